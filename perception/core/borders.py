@@ -1,0 +1,81 @@
+"""Border functions: the only code that knows other systems' box conventions. Each has both directions.
+
+Sources: nuScenes devkit (w l h, quaternion w x y z); det3d (CenterPoint: x y z w l h vx vy r, r = -yaw - pi/2);
+OpenPCDet (x y z l w h yaw vx vy); mmdetection3d >= 1.0 (as OpenPCDet, z of the BOTTOM). Unknown velocity is NaN on both sides.
+"""
+
+import numpy as np
+
+from perception.core.boxes import Boxes3D
+from perception.core.expect import expect_array
+
+
+def boxes_from_nuscenes(translation: np.ndarray, size: np.ndarray, rotation: np.ndarray, velocity: np.ndarray | None = None) -> Boxes3D:
+    """From nuScenes columns: translation (N, 3), size (N, 3) = w l h, rotation (N, 4) = w x y z, velocity (N, 2) or None (unknown).
+
+    Tilt is dropped: yaw is the direction of the turned x axis in the ground plane (the devkit's `quaternion_yaw`).
+    """
+    translation = expect_array("translation", translation, (None, 3), "float64")
+    size = expect_array("size", size, (len(translation), 3), "float64")
+    rotation = expect_array("rotation", rotation, (len(translation), 4), "float64")
+    if velocity is None:
+        velocity = np.full((len(translation), 2), np.nan)
+    return Boxes3D(translation, size[:, [1, 0, 2]], yaw_of_quaternions(rotation), velocity)
+
+
+def boxes_to_nuscenes(boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """translation (N, 3), size (N, 3) = w l h, rotation (N, 4) = w x y z unit quaternions, velocity (N, 2)."""
+    half = boxes.yaw / 2
+    zero = np.zeros_like(half)
+    return boxes.center, boxes.size[:, [1, 0, 2]], np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1), boxes.velocity
+
+
+def yaw_of_quaternions(rotation: np.ndarray) -> np.ndarray:
+    """(N,) heading in the ground plane of quaternions (N, 4) = w x y z of any length but zero; NaN for a zero quaternion."""
+    w, x, y, z = rotation.T
+    forward_x, forward_y = w * w + x * x - y * y - z * z, 2 * (x * y + w * z)
+    yaw = np.arctan2(forward_y, forward_x)
+    return np.where((rotation == 0).all(axis=1), np.nan, yaw)
+
+
+def boxes_from_det3d(rows: np.ndarray) -> Boxes3D:
+    """From det3d rows (N, 9) = x y z w l h vx vy r."""
+    rows = expect_array("det3d boxes", rows, (None, 9), "float64")
+    return Boxes3D(rows[:, :3], rows[:, [4, 3, 5]], wrap_angle(-rows[:, 8] - np.pi / 2), rows[:, 6:8])
+
+
+def boxes_to_det3d(boxes: Boxes3D) -> np.ndarray:
+    """det3d rows (N, 9) = x y z w l h vx vy r."""
+    return np.column_stack([boxes.center, boxes.size[:, [1, 0, 2]], boxes.velocity, wrap_angle(-boxes.yaw - np.pi / 2)])
+
+
+def boxes_from_openpcdet(rows: np.ndarray) -> Boxes3D:
+    """From OpenPCDet rows (N, 9) = x y z l w h yaw vx vy, or (N, 7) without velocity."""
+    rows = np.asarray(rows)
+    if rows.ndim == 2 and rows.shape[1] == 7:
+        rows = np.column_stack([rows, np.full((len(rows), 2), np.nan, rows.dtype)])
+    rows = expect_array("OpenPCDet boxes", rows, (None, 9), "float64")
+    return Boxes3D(rows[:, :3], rows[:, 3:6], wrap_angle(rows[:, 6]), rows[:, 7:9])
+
+
+def boxes_to_openpcdet(boxes: Boxes3D) -> np.ndarray:
+    """OpenPCDet rows (N, 9) = x y z l w h yaw vx vy."""
+    return np.column_stack([boxes.center, boxes.size, boxes.yaw, boxes.velocity])
+
+
+def boxes_from_mmdet3d(rows: np.ndarray) -> Boxes3D:
+    """From mmdetection3d >= 1.0 rows (N, 9) = x y z_bottom l w h yaw vx vy, or (N, 7) without velocity."""
+    boxes = boxes_from_openpcdet(rows)
+    return Boxes3D(boxes.center + boxes.size * (0, 0, 0.5), boxes.size, boxes.yaw, boxes.velocity)
+
+
+def boxes_to_mmdet3d(boxes: Boxes3D) -> np.ndarray:
+    """mmdetection3d >= 1.0 rows (N, 9) = x y z_bottom l w h yaw vx vy."""
+    rows = boxes_to_openpcdet(boxes)
+    rows[:, 2] -= boxes.size[:, 2] / 2
+    return rows
+
+
+def wrap_angle(angle: np.ndarray) -> np.ndarray:
+    """Angles in radians, moved into [-pi, pi)."""
+    return (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi

@@ -1,0 +1,55 @@
+"""Exceptions that the library raises on purpose; the command line turns each into one line and its exit code.
+
+A message says where, what was expected, what was found, and what to do.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+
+class PerceptionError(Exception):
+    """An expected failure: the message is for the user, no traceback needed."""
+
+    exit_code = 1
+
+
+class UsageError(PerceptionError, ValueError):
+    """The call cannot be carried out as asked: unknown option, split or class, impossible configuration."""
+
+    exit_code = 2
+
+
+class DataError(PerceptionError, ValueError):
+    """Data is missing, cut short or contradicts itself."""
+
+    exit_code = 3
+
+
+class CheckpointError(PerceptionError, ValueError):
+    """A weight file does not fit the network."""
+
+    exit_code = 4
+
+
+class MissingPackage(UsageError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+
+def require_package(module: str, *, extra: str, why: str) -> ModuleType:
+    """Import an optional module, or say which extra brings it.
+
+    Raises MissingPackage where the module, or something that it needs itself, cannot be imported.
+    """
+    try:
+        return import_module(module)
+    except Exception as error:  # noqa: BLE001  a broken binary fails with OSError, the devkit with unittest.SkipTest
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise MissingPackage(f"{why} needs {module.split('.')[0]} ({reason}); install it with: pip install 'perception[{extra}]'") from error
+
+
+def nearest_hint(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """`"; did you mean 'car'?"` for a misspelt name, or nothing where no known name is close."""
+    import difflib
+
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

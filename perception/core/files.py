@@ -1,0 +1,79 @@
+"""Files that appear complete or not at all, and paths that stay where they belong."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from perception.core.errors import DataError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write into; it gets its name only after all of it is on disk.
+
+    On Linux the file has no name until then (O_TMPFILE), so that even kill -9 leaves nothing behind; elsewhere a hidden `.partial`
+    file stands aside. An existing file is replaced in one step. Missing folders are made. An exception leaves the old state.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+    handle, has_name = _open_nameless(path.parent), False
+    if handle is None:
+        handle, has_name = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666), True
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if not has_name:
+                # A link cannot replace a file, a rename can: the complete file gets its own name first, for an instant.
+                # Any src_dir_fd makes Python call linkat, which follows the link in /proc; plain link() would not.
+                os.link(f"/proc/self/fd/{file.fileno()}", aside, src_dir_fd=file.fileno(), follow_symlinks=True)
+                has_name = True
+        aside.replace(path)
+    except BaseException:
+        if has_name:
+            aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """`content` at `path`, completely or not at all."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def inside(root: Path, relative: str, *, where: str) -> Path:
+    """`root / relative`, refused where that leaves `root` (absolute, drive letters, `..`), whatever links do.
+
+    where  names the file, table or row that `relative` came from, for the DataError
+    """
+    parts = Path(relative).parts
+    if not relative or "\0" in relative or Path(relative).is_absolute() or ".." in parts:
+        raise DataError(f"{where}: expected a path inside of {root}, got {relative!r}; refused")
+    return root / relative
+
+
+def _open_nameless(folder: Path) -> int | None:
+    """A descriptor of a file without a name in `folder`, or None where the system has no such thing."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not Path("/proc/self/fd").is_dir():
+        return None
+    try:
+        return os.open(folder, flag | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except OSError:  # network and overlay file systems may lack it; real trouble (permissions, space) shows at the named file too
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable."""
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
