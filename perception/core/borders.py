@@ -7,7 +7,8 @@ OpenPCDet (x y z l w h yaw vx vy); mmdetection3d >= 1.0 (as OpenPCDet, z of the 
 import numpy as np
 
 from perception.core.boxes import Boxes3D
-from perception.core.expect import expect_array
+from perception.core.errors import DataError
+from perception.core.expect import expect_array, expect_finite
 
 
 def boxes_from_nuscenes(translation: np.ndarray, size: np.ndarray, rotation: np.ndarray, velocity: np.ndarray | None = None) -> Boxes3D:
@@ -18,6 +19,9 @@ def boxes_from_nuscenes(translation: np.ndarray, size: np.ndarray, rotation: np.
     translation = expect_array("translation", translation, (None, 3), "float64")
     size = expect_array("size", size, (len(translation), 3), "float64")
     rotation = expect_array("rotation", rotation, (len(translation), 4), "float64")
+    expect_finite("rotation", rotation)
+    if (is_zero := (rotation == 0).all(axis=1)).any():
+        raise DataError(f"rotation: expected quaternions of any length but zero, got {rotation[is_zero][0]} in row {int(is_zero.argmax())}")
     if velocity is None:
         velocity = np.full((len(translation), 2), np.nan)
     return Boxes3D(translation, size[:, [1, 0, 2]], yaw_of_quaternions(rotation), velocity)
@@ -51,10 +55,7 @@ def boxes_to_det3d(boxes: Boxes3D) -> np.ndarray:
 
 def boxes_from_openpcdet(rows: np.ndarray) -> Boxes3D:
     """From OpenPCDet rows (N, 9) = x y z l w h yaw vx vy, or (N, 7) without velocity."""
-    rows = np.asarray(rows)
-    if rows.ndim == 2 and rows.shape[1] == 7:
-        rows = np.column_stack([rows, np.full((len(rows), 2), np.nan, rows.dtype)])
-    rows = expect_array("OpenPCDet boxes", rows, (None, 9), "float64")
+    rows = _rows_of_nine("OpenPCDet boxes", rows)
     return Boxes3D(rows[:, :3], rows[:, 3:6], wrap_angle(rows[:, 6]), rows[:, 7:9])
 
 
@@ -65,7 +66,7 @@ def boxes_to_openpcdet(boxes: Boxes3D) -> np.ndarray:
 
 def boxes_from_mmdet3d(rows: np.ndarray) -> Boxes3D:
     """From mmdetection3d >= 1.0 rows (N, 9) = x y z_bottom l w h yaw vx vy, or (N, 7) without velocity."""
-    boxes = boxes_from_openpcdet(rows)
+    boxes = boxes_from_openpcdet(_rows_of_nine("mmdetection3d boxes", rows))
     return Boxes3D(boxes.center + boxes.size * (0, 0, 0.5), boxes.size, boxes.yaw, boxes.velocity)
 
 
@@ -78,4 +79,13 @@ def boxes_to_mmdet3d(boxes: Boxes3D) -> np.ndarray:
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:
     """Angles in radians, moved into [-pi, pi)."""
-    return (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi
+    wrapped = (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi
+    return np.where(wrapped >= np.pi, -np.pi, wrapped)  # the remainder of a tiny negative number rounds up to 2 pi
+
+
+def _rows_of_nine(name: str, rows: np.ndarray) -> np.ndarray:
+    """Rows (N, 9) float64 of rows (N, 9), or of (N, 7) with an unknown velocity behind them."""
+    if np.ndim(rows) == 2 and np.shape(rows)[1] == 7:
+        rows = expect_array(name, rows, (None, 7), "float64")
+        rows = np.column_stack([rows, np.full((len(rows), 2), np.nan)])
+    return expect_array(name, rows, (None, 9), "float64")

@@ -11,7 +11,9 @@ from perception.core.rows import select_rows
 from perception.core.transform import Transform
 
 # Bottom face counter-clockwise from front left, then the top face, in units of half the size.
-_CORNER_SIGNS = np.array([[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, -1, -1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1], [1, -1, 1]], dtype=np.float64)
+_CORNER_SIGNS = np.array(
+    [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, -1, -1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1], [1, -1, 1]], dtype=np.float64
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,7 +74,7 @@ class Boxes3D:
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """(N, M) bool: whether box n holds point m of `points` (M, 3), borders included."""
-        offset = np.asarray(points, dtype=np.float64)[None, :, :3] - self.center[:, None]  # (N, M, 3)
+        offset = expect_array("points", np.asarray(points)[..., :3], (None, 3), "float64")[None] - self.center[:, None]  # (N, M, 3)
         c, s = np.cos(self.yaw)[:, None], np.sin(self.yaw)[:, None]
         along = c * offset[..., 0] + s * offset[..., 1]
         across = -s * offset[..., 0] + c * offset[..., 1]

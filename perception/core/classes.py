@@ -16,8 +16,10 @@ class ClassSet:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, str):  # a tuple of its letters otherwise
+            raise UsageError(f"ClassSet: expected a sequence of names, got the text {self.names!r}")
         object.__setattr__(self, "names", tuple(self.names))
-        if not self.names or len(set(self.names)) != len(self.names):
+        if not self.names or len(set(self.names)) != len(self.names) or not all(isinstance(name, str) for name in self.names):
             raise UsageError(f"ClassSet: expected different names, at least one, got {self.names}")
 
     @cached_property

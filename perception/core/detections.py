@@ -7,6 +7,7 @@ import numpy as np
 
 from perception.core.boxes import Boxes3D
 from perception.core.classes import ClassSet
+from perception.core.errors import DataError
 from perception.core.expect import expect_array, expect_labels, expect_strings
 from perception.core.rows import select_rows
 from perception.core.transform import Transform
@@ -144,7 +145,11 @@ class Tracks:
 
 def _check_common(value: Detections | Tracks) -> None:
     """Validate the columns that detections and tracks share."""
-    kind, count = type(value).__name__, len(value.boxes)
+    kind = type(value).__name__
+    for name, wanted in (("boxes", Boxes3D), ("classes", ClassSet)):
+        if not isinstance(getattr(value, name), wanted):
+            raise DataError(f"{kind}.{name}: expected {wanted.__name__}, got {type(getattr(value, name)).__name__}")
+    count = len(value.boxes)
     label = expect_array(f"{kind}.label", value.label, (count,), "int64")
     expect_labels(f"{kind}.label", label, len(value.classes))
     object.__setattr__(value, "label", label)

@@ -42,9 +42,11 @@ def require_package(module: str, *, extra: str, why: str) -> ModuleType:
     """
     try:
         return import_module(module)
-    except Exception as error:  # noqa: BLE001  a broken binary fails with OSError, the devkit with unittest.SkipTest
+    except Exception as error:  # a broken binary fails with OSError, the devkit with unittest.SkipTest
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise MissingPackage(f"{why} needs {module.split('.')[0]} ({reason}); install it with: pip install 'perception[{extra}]'") from error
+        raise MissingPackage(
+            f"{why} needs {module.split('.')[0]} ({reason}); install it with: pip install 'perception[{extra}]'"
+        ) from error
 
 
 def nearest_hint(name: str, known: list[str] | tuple[str, ...]) -> str:

@@ -15,20 +15,34 @@ def expect_array(name: str, value: Any, shape: tuple[int | None, ...], dtype: st
     Raises DataError naming `name`, the expected and the given shape or dtype, and the first bad row where `finite` is asked for.
     """
     wanted = _DTYPES[dtype]
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    except ValueError as error:  # rows of different length
+        raise DataError(f"{name}: expected rows of one length, got a ragged {type(value).__name__}") from error
     if array.dtype != wanted:
-        # float -> int would drop fractions silently, so only widening within a kind (or from it to float) is done for the caller
+        # float -> int would drop fractions silently, so only conversions within a kind (or from it to float) are done for the caller
         if not (np.can_cast(array.dtype, wanted, "same_kind") or array.size == 0):
             raise DataError(f"{name}: expected dtype {dtype}, got {array.dtype}")
+        _expect_range(name, array, wanted)
         array = array.astype(wanted)
     if array.ndim != len(shape) or any(want is not None and want != have for want, have in zip(shape, array.shape, strict=True)):
-        if array.size == 0 and shape and shape[0] in (None, 0):  # [] stands for "no rows" whatever their width
+        if array.ndim and len(array) == 0 and shape and shape[0] in (None, 0):  # [] stands for "no rows" whatever their width
             return np.zeros([n or 0 for n in shape], dtype=wanted)
         text = ", ".join("N" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "")
         raise DataError(f"{name}: expected shape ({text}), got {array.shape}")
     if finite:
         expect_finite(name, array)
     return array
+
+
+def _expect_range(name: str, array: np.ndarray, wanted: np.dtype) -> None:
+    """Raise DataError where integers would wrap around in a narrower type."""
+    if array.size == 0 or array.dtype.kind not in "iu" or wanted.kind not in "iu" or np.can_cast(array.dtype, wanted):
+        return
+    limits = np.iinfo(wanted)
+    for extreme in (int(array.min()), int(array.max())):
+        if not limits.min <= extreme <= limits.max:
+            raise DataError(f"{name}: expected integers {limits.min}..{limits.max} ({wanted}), got {extreme}")
 
 
 def expect_finite(name: str, array: np.ndarray) -> None:
@@ -48,10 +62,12 @@ def expect_labels(name: str, label: np.ndarray, num_classes: int) -> None:
 
 def expect_strings(name: str, value: Any, length: int) -> np.ndarray:
     """`value` as an array (length,) of str."""
-    array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=np.str_)
+    # As objects, or NumPy would turn None and numbers into the texts "None" and "1".
+    array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=object)
     if array.dtype.kind != "U":
-        if not all(isinstance(item, str) for item in array.ravel()):
-            raise DataError(f"{name}: expected text, got {array.dtype}")
+        wrong = [item for item in array.ravel() if not isinstance(item, str)]
+        if wrong:
+            raise DataError(f"{name}: expected text, got {wrong[0]!r} ({array.dtype} array)")
         array = array.astype(np.str_)
     if array.shape != (length,):
         raise DataError(f"{name}: expected shape ({length},), got {array.shape}")

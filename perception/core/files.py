@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from perception.core.errors import DataError
@@ -48,12 +48,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def inside(root: Path, relative: str, *, where: str) -> Path:
-    """`root / relative`, refused where that leaves `root` (absolute, drive letters, `..`), whatever links do.
+    """`root / relative`, refused where the text leaves `root`: absolute, drive letters, `..`, on any system. Links in `root` may lead on.
 
     where  names the file, table or row that `relative` came from, for the DataError
     """
-    parts = Path(relative).parts
-    if not relative or "\0" in relative or Path(relative).is_absolute() or ".." in parts:
+    # A Windows path sees both separators and drive letters, so that what is refused does not depend on the system.
+    windows = PureWindowsPath(relative) if isinstance(relative, str) else None
+    if windows is None or not windows.parts or "\0" in relative or windows.anchor or ".." in windows.parts:
         raise DataError(f"{where}: expected a path inside of {root}, got {relative!r}; refused")
     return root / relative
 

@@ -37,7 +37,9 @@ class Camera:
     read_image: Callable[[], np.ndarray]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "intrinsics", expect_array(f"Camera {self.name}.intrinsics", self.intrinsics, (3, 3), "float64", finite=True))
+        object.__setattr__(
+            self, "intrinsics", expect_array(f"Camera {self.name}.intrinsics", self.intrinsics, (3, 3), "float64", finite=True)
+        )
 
     @property
     def image(self) -> np.ndarray:
@@ -79,8 +81,8 @@ class Frame:
     read_cloud: Callable[[], PointCloud]
 
     def __post_init__(self) -> None:
-        if self.timestamp_us < 0:
-            raise DataError(f"Frame {self.token}: expected timestamp_us >= 0, got {self.timestamp_us}")
+        if not isinstance(self.timestamp_us, (int, np.integer)) or self.timestamp_us < 0:
+            raise DataError(f"Frame {self.token}: expected timestamp_us as an integer >= 0, got {self.timestamp_us!r}")
 
     @property
     def cloud(self) -> PointCloud:

@@ -39,12 +39,12 @@ class Transform:
     def from_yaw(cls, yaw: float, translation: Any = (0.0, 0.0, 0.0)) -> "Transform":
         """Rotation by `yaw` radians about z, then `translation` (3,)."""
         c, s = np.cos(yaw), np.sin(yaw)
-        return cls(np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]), np.asarray(translation, dtype=np.float64))
+        return cls(np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]), translation)
 
     @classmethod
     def from_quaternion(cls, quaternion: Any, translation: Any = (0.0, 0.0, 0.0)) -> "Transform":
         """From a quaternion (w, x, y, z) of any length but zero, as nuScenes writes it, and a translation (3,)."""
-        return cls(quaternions_to_matrices(quaternion), np.asarray(translation, dtype=np.float64))
+        return cls(quaternions_to_matrices(quaternion), translation)
 
     @property
     def quaternion(self) -> np.ndarray:
@@ -85,12 +85,16 @@ class Transform:
 
 def quaternions_to_matrices(quaternions: Any) -> np.ndarray:
     """Rotation matrices (..., 3, 3) of quaternions (..., 4) = w, x, y, z of any length but zero."""
-    q = np.asarray(quaternions, dtype=np.float64)
+    try:
+        q = np.asarray(quaternions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"quaternion: expected numbers w, x, y, z, got {quaternions!r}") from error
     if q.shape[-1:] != (4,):
         raise DataError(f"quaternion: expected shape (..., 4) = w, x, y, z, got {q.shape}")
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
-    if not (np.isfinite(norm).all() and (norm > 1e-8).all()):
-        raise DataError(f"quaternion: expected finite numbers, not all zero, got {q[~((norm[..., 0] > 1e-8) & np.isfinite(norm[..., 0]))][:1]}")
+    is_bad = ~(np.isfinite(norm) & (norm > 1e-8))[..., 0]
+    if is_bad.any():
+        raise DataError(f"quaternion: expected finite numbers, not all zero, got {q[is_bad][0]}")
     w, x, y, z = np.moveaxis(q / norm, -1, 0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -103,7 +107,8 @@ def quaternions_to_matrices(quaternions: Any) -> np.ndarray:
 def _matrix_to_quaternion(rotation: np.ndarray) -> np.ndarray:
     m = rotation
     # The largest of the four squared components is the safe divisor (Shepperd 1978).
-    squares = np.array([1 + m[0, 0] + m[1, 1] + m[2, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2], 1 - m[0, 0] + m[1, 1] - m[2, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2]])
+    x, y, z = m[0, 0], m[1, 1], m[2, 2]
+    squares = np.array([1 + x + y + z, 1 + x - y - z, 1 - x + y - z, 1 - x - y + z])  # 4 w^2, 4 x^2, 4 y^2, 4 z^2
     k = int(squares.argmax())
     a, b, c = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
     d, e, f = m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1]
@@ -139,8 +144,11 @@ def interpolate_pose_at(timestamps_us: np.ndarray, poses: list[Transform], times
     Raises DataError outside of the recorded span, inside of a larger hole, or where times do not increase.
     """
     times = np.asarray(timestamps_us, dtype=np.int64)
-    if len(times) != len(poses) or len(times) == 0 or (np.diff(times) <= 0).any():
-        raise DataError(f"poses: expected increasing times, one a pose, got {len(times)} times and {len(poses)} poses")
+    if len(times) != len(poses) or len(times) == 0:
+        raise DataError(f"poses: expected one time a pose, at least one, got {len(times)} times and {len(poses)} poses")
+    if (is_late := np.diff(times) <= 0).any():
+        row = int(is_late.argmax())
+        raise DataError(f"poses: expected increasing times, got {times[row]} us, then {times[row + 1]} us in row {row + 1}")
     after = int(np.searchsorted(times, timestamp_us))
     if after < len(times) and times[after] == timestamp_us:
         return poses[after]

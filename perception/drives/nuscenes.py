@@ -1,0 +1,305 @@
+"""nuScenes drives: frames with poses, calibration, cameras and truth, read from the tables without the official devkit."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from perception.core.borders import boxes_from_nuscenes
+from perception.core.classes import NUSCENES_DETECTION
+from perception.core.detections import Detections
+from perception.core.errors import DataError, UsageError, nearest_hint
+from perception.core.files import inside
+from perception.core.frame import Camera, Frame
+from perception.core.pointcloud import PointCloud
+from perception.core.transform import Transform
+from perception.drives.nuscenes_index import NuScenesIndex, open_index
+
+OnMissing = Literal["error", "skip", "empty"]
+LIDAR = "LIDAR_TOP"
+log = logging.getLogger(__name__)
+
+# Categories that the detection benchmark scores; the rest (animals, strollers, debris, ...) is no truth. Source: devkit `category_to_detection_name`.
+CATEGORY_TO_CLASS = {
+    "movable_object.barrier": "barrier",
+    "movable_object.trafficcone": "traffic_cone",
+    "human.pedestrian.adult": "pedestrian",
+    "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.police_officer": "pedestrian",
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.motorcycle": "motorcycle",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+}
+
+
+class NuScenes:
+    """One version of a nuScenes data set: `NuScenes("/data/nuscenes").drives("val")`.
+
+    dataroot    folder that holds the version folders, `samples/` and `sweeps/`
+    version     e.g. "v1.0-mini"; may be left out where the dataroot holds one version only
+    on_missing  what to do with a frame whose lidar file is not there: raise ("error"), leave the frame out ("skip"), give it a cloud
+                without points ("empty"); `missing` counts them
+    cameras, truth  set to False to leave them out of the frames, which is faster where nobody looks at them
+    Raises UsageError for an unknown version or split, DataError for broken tables.
+    """
+
+    def __init__(
+        self,
+        dataroot: Path | str,
+        version: str | None = None,
+        *,
+        on_missing: OnMissing = "error",
+        cameras: bool = True,
+        truth: bool = True,
+        cache: Path | None = None,
+        tell: Callable[[str], None] = log.info,
+    ) -> None:
+        self.dataroot = Path(dataroot)
+        self.version = version or _only_version(self.dataroot)
+        if not (self.dataroot / self.version / "sample.json").is_file():
+            known = find_versions(self.dataroot)
+            found = f"found {', '.join(known)}" if known else "found no version there"
+            raise UsageError(f"{self.dataroot}: version {self.version!r}: expected a folder with sample.json, {found}{nearest_hint(self.version, known)}")
+        self.index = open_index(self.dataroot / self.version, cache=cache, tell=tell)
+        self.on_missing: OnMissing = on_missing
+        self.missing: set[str] = set()  # sample tokens whose lidar file was not there
+        self.has_cameras, self.has_truth = cameras, truth and len(self.index.tables["annotation"]) > 0
+        if LIDAR not in self.index.names["channel"]:
+            raise DataError(f"{self.dataroot / self.version}/sensor.json: expected a sensor {LIDAR}, got {', '.join(self.index.names['channel'])}")
+        to_class = [CATEGORY_TO_CLASS.get(name) for name in self.index.names["category"]]
+        self._label_of_category = np.array([-1 if name is None else NUSCENES_DETECTION.index(name) for name in to_class], np.int64)
+        self._attributes = np.array([*self.index.names["attribute"], ""])
+        self._calibrations: dict[int, Transform] = {}
+
+    @property
+    def scene_names(self) -> list[str]:
+        """All scenes, in the order of the scene table."""
+        return list(self.index.scene_row)
+
+    def split(self, name: str) -> list[str]:
+        """Scene names of a split, in the order of the scene table: an official one, or one of the version's own `splits.json`.
+
+        Raises UsageError for an unknown split or one made for another version, DataError for scenes that the version lacks.
+        """
+        custom = self._custom_splits()
+        official = official_splits()
+        if name in official:
+            ending = {"train": "trainval", "val": "trainval", "mini_train": "mini", "mini_val": "mini", "test": "test"}.get(name, "trainval")
+            if not self.version.endswith(ending) and name not in custom:
+                raise UsageError(f"split {name!r} belongs to a version v1.0-{ending}, got {self.version}")
+            scenes = official[name] if self.version.endswith(ending) else custom[name]
+        elif name in custom:
+            scenes = custom[name]
+        else:
+            known = sorted({*custom, *official})
+            raise UsageError(f"split {name!r}: expected one of {', '.join(known)}{nearest_hint(name, known)}")
+        absent = [scene for scene in scenes if scene not in self.index.scene_row]
+        if absent:
+            raise DataError(f"{self.dataroot / self.version}: split {name!r}: {len(absent)} of its {len(scenes)} scenes are not in scene.json, first {absent[0]}")
+        return sorted(scenes, key=self.index.scene_row.__getitem__)
+
+    def drive(self, scene: str) -> "NuScenesDrive":
+        """The drive of a scene by name."""
+        if scene not in self.index.scene_row:
+            raise UsageError(f"scene {scene!r}: not in {self.version}{nearest_hint(scene, self.scene_names)}")
+        return NuScenesDrive(self, self.index.scene_row[scene])
+
+    def drives(self, split: str | None = None) -> list["NuScenesDrive"]:
+        """The drives of a split, or of all scenes."""
+        return [self.drive(scene) for scene in (self.scene_names if split is None else self.split(split))]
+
+    def frame(self, sample: int | str) -> Frame:
+        """The frame of a sample, by row of the index or token."""
+        index = self.index
+        if isinstance(sample, str):
+            if sample not in index.sample_row:
+                raise UsageError(f"sample {sample!r}: not in {self.version}")
+            sample = index.sample_row[sample]
+        records = index.numbers("sample", "key_record")[sample]
+        lidar = int(records[index.names["channel"].index(LIDAR)])
+        token = index.text("sample", "token", sample)
+        if lidar < 0:
+            raise DataError(f"{self.dataroot / self.version}/sample_data.json: sample {token!r}: expected a key frame of {LIDAR}, found none")
+        cameras = {}
+        if self.has_cameras:
+            for channel, record in zip(index.names["channel"], records, strict=True):
+                if record >= 0 and np.isfinite(index.numbers("calibration", "intrinsics")[index.numbers("record", "calibration")[record]]).all():
+                    cameras[channel] = self._camera(channel, int(record))
+        return Frame(
+            token=token,
+            timestamp_us=int(index.numbers("sample", "timestamp")[sample]),
+            lidar_to_ego=self._sensor_to_ego(lidar),
+            ego_to_global=self._ego_to_global(lidar),
+            cameras=cameras,
+            truth=self._truth(sample) if self.has_truth else None,
+            read_cloud=partial(self._read_cloud, lidar, token),
+        )
+
+    def lidar_path(self, sample: int) -> Path:
+        """The lidar file of a sample's key frame (row of the index)."""
+        record = int(self.index.numbers("sample", "key_record")[sample, self.index.names["channel"].index(LIDAR)])
+        return self._path(record)
+
+    def _truth(self, sample: int) -> Detections:
+        """Annotations of the scored classes, in the global frame, in the order of the table."""
+        index = self.index
+        first = int(index.numbers("sample", "first_annotation")[sample])
+        rows = np.arange(first, first + int(index.numbers("sample", "num_annotations")[sample]))
+        label = self._label_of_category[index.numbers("annotation", "category")[rows]]
+        rows, label = rows[label >= 0], label[label >= 0]
+
+        def column(name: str) -> np.ndarray:
+            return index.numbers("annotation", name)[rows]
+
+        instances = index.tables["instance"].column("token").take(column("instance")).to_pylist()
+        return Detections(
+            boxes_from_nuscenes(column("translation"), column("size"), column("rotation"), column("velocity")[:, :2]),
+            label,
+            np.ones(len(rows)),
+            NUSCENES_DETECTION,
+            attribute=self._attributes[column("attribute")],
+            num_points=column("num_lidar_pts"),
+            instance=np.array(instances, dtype=np.str_),
+            visibility=column("visibility"),
+        )
+
+    def _camera(self, channel: str, record: int) -> Camera:
+        index = self.index
+        calibration = int(index.numbers("record", "calibration")[record])
+        return Camera(
+            name=channel,
+            token=index.text("record", "token", record),
+            size=(int(index.numbers("record", "width")[record]), int(index.numbers("record", "height")[record])),
+            intrinsics=np.array(index.numbers("calibration", "intrinsics")[calibration]),
+            camera_to_ego=self._sensor_to_ego(record),
+            ego_to_global=self._ego_to_global(record),
+            timestamp_us=int(index.numbers("record", "timestamp")[record]),
+            read_image=partial(_read_image, self._path(record)),
+        )
+
+    def _ego_to_global(self, record: int) -> Transform:
+        index = self.index
+        return Transform.from_quaternion(index.numbers("record", "ego_rotation")[record], np.array(index.numbers("record", "ego_translation")[record]))
+
+    def _sensor_to_ego(self, record: int) -> Transform:
+        row = int(self.index.numbers("record", "calibration")[record])
+        if row not in self._calibrations:
+            rotation, translation = (self.index.numbers("calibration", name)[row] for name in ("rotation", "translation"))
+            self._calibrations[row] = Transform.from_quaternion(rotation, np.array(translation))
+        return self._calibrations[row]
+
+    def _path(self, record: int) -> Path:
+        name = self.index.text("record", "filename", record)
+        return inside(self.dataroot, name, where=f"{self.dataroot / self.version}/sample_data.json: filename")
+
+    def _read_cloud(self, record: int, token: str) -> PointCloud:
+        """The lidar file of a record in the lidar frame; rows of five float32: x, y, z, intensity, ring."""
+        path = self._path(record)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            if self.on_missing == "error":
+                raise DataError(f"{path}: the lidar file of sample {token} is missing; --on-missing skip or empty goes on without it") from None
+            self.missing.add(token)
+            return PointCloud(np.zeros((0, 5), np.float32), np.zeros(0, np.int64))
+        except OSError as error:
+            raise DataError(f"{path}: expected a readable lidar file, got {error.strerror}") from None
+        if len(content) % 20:
+            raise DataError(f"{path}: expected a multiple of 20 bytes (x, y, z, intensity, ring float32), got {len(content)}; the file was cut short, copy it again")
+        rows = np.frombuffer(content, np.float32).reshape(-1, 5)
+        if not np.isfinite(rows).all():
+            raise DataError(f"{path}: expected finite numbers, got {int((~np.isfinite(rows)).any(axis=1).sum())} of {len(rows)} points with NaN or infinity")
+        points = rows.copy()
+        points[:, 4] = 0  # age of the key sweep
+        return PointCloud(points, rows[:, 4].astype(np.int64))
+
+    def _custom_splits(self) -> dict[str, list[str]]:
+        path = self.dataroot / self.version / "splits.json"
+        if not path.is_file():
+            return {}
+        if path.stat().st_size > 16 << 20:
+            raise DataError(f"{path}: expected at most 16 MiB, got {path.stat().st_size} bytes")
+        try:
+            splits: Any = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: invalid JSON: {error}") from None
+        if not isinstance(splits, dict) or not all(isinstance(s, list) and all(isinstance(n, str) for n in s) for s in splits.values()):
+            raise DataError(f"{path}: expected {{split: [scene names]}}")
+        return splits
+
+
+class NuScenesDrive:
+    """The key frames of one scene, in time order (a `Drive`)."""
+
+    def __init__(self, dataset: NuScenes, scene: int) -> None:
+        self.dataset = dataset
+        self.name = dataset.index.text("scene", "name", scene)
+        first = int(dataset.index.numbers("scene", "first_sample")[scene])
+        self._samples = range(first, first + int(dataset.index.numbers("scene", "num_samples")[scene]))
+
+    @property
+    def tokens(self) -> list[str]:
+        """Sample tokens, one a frame."""
+        return self.dataset.index.texts("sample", "token", slice(self._samples.start, self._samples.stop))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self.dataset.frame(self._samples[index])
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames; under `on_missing="skip"` those without their lidar file are left out and counted."""
+        for sample in self._samples:
+            frame = self.dataset.frame(sample)
+            if self.dataset.on_missing == "skip" and not self.dataset.lidar_path(sample).is_file():
+                self.dataset.missing.add(frame.token)
+                continue
+            yield frame
+
+    def __repr__(self) -> str:
+        return f"NuScenesDrive({self.name}, {len(self)} frames)"
+
+
+@cache
+def official_splits() -> dict[str, list[str]]:
+    """Scene names of the official splits; the numbers stand in `nuscenes_splits.json` beside this file."""
+    numbers = json.loads((Path(__file__).parent / "nuscenes_splits.json").read_text())
+    return {split: [f"scene-{number:04d}" for number in scenes] for split, scenes in numbers.items()}
+
+
+def find_versions(dataroot: Path) -> list[str]:
+    """Names of the version folders in a dataroot."""
+    return sorted(path.parent.name for path in dataroot.glob("*/sample.json"))
+
+
+def _only_version(dataroot: Path) -> str:
+    if not dataroot.is_dir():
+        raise DataError(f"{dataroot}: expected the folder of a nuScenes data set, found none")
+    versions = find_versions(dataroot)
+    if len(versions) == 1:
+        return versions[0]
+    if (dataroot / "sample.json").is_file():
+        raise UsageError(f"{dataroot}: this is a version's own folder; give the folder above it: {dataroot.resolve().parent}")
+    found = f"found {', '.join(versions)}: choose one with --version" if versions else "found none"
+    raise UsageError(f"{dataroot}: expected a version folder (v1.0-mini, ...) with sample.json, {found}")
+
+
+def _read_image(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: expected an image, got {error}") from None

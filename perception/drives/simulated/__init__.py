@@ -1,0 +1,15 @@
+"""Simulated drives: a street with its truth, nuScenes tables of it, and a detector that errs like a real one. No sensors yet."""
+
+from perception.drives.simulated.detector import DetectorNoise, simulate_detections
+from perception.drives.simulated.street import SimulatedObject, SimulatedScene, simulate_scene, simulate_scenes
+from perception.drives.simulated.tables import write_nuscenes
+
+__all__ = [
+    "DetectorNoise",
+    "SimulatedObject",
+    "SimulatedScene",
+    "simulate_detections",
+    "simulate_scene",
+    "simulate_scenes",
+    "write_nuscenes",
+]

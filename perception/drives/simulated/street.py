@@ -1,0 +1,182 @@
+"""A simulated street without sensors: what an annotator would have written down, frame by frame.
+
+Traffic drives in lanes through a crossing with lights, queues, turns, waits at zebra crossings; people walk alone and in groups and
+cross the roads; rows of vehicles are parked; a construction site closes a piece of the kerb. One of the cars is the ego vehicle.
+Sizes, speeds and spacing follow measurements of real recordings. The world is flat but for the kerbs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perception.core import NUSCENES_DETECTION, Boxes3D, Detections, Transform, UsageError
+from perception.drives.simulated.catalog import attribute_name, token
+from perception.drives.simulated.furniture import Standing, furnish
+from perception.drives.simulated.population import Body, Population, populate
+from perception.drives.simulated.roads import ground_height
+from perception.drives.simulated.traffic import Motion, green_begins, simulate_traffic
+from perception.drives.simulated.visibility import visible_fraction
+
+FRAME_US = 500_000  # 2 Hz key frames
+JITTER_US = 3_000
+WARM_UP = 15.0  # seconds in which the drawn start turns into traffic
+REAR_AXLE = 1.35  # metres from the middle of the ego vehicle back to its origin
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedObject:
+    """One physical object over the F frames of a scene, in the global frame. Where it is not `present` the values go on regardless.
+
+    class_name  one of the nuScenes detection classes
+    token       its name in tables, 32 hex digits
+    size        (3,) length, width, height in metres
+    present     (F,) bool   annotated: within the scene's radius of the ego vehicle
+    center      (F, 3)      middle of the box, metres
+    yaw         (F,)        radians, continuous
+    velocity    (F, 2)      m/s
+    attribute   (F,) str    nuScenes attribute, "" where the class has none
+    visibility  (F,)        share of the object's width that no nearer object hides from the ego vehicle, 0..1
+    """
+
+    class_name: str
+    token: str
+    size: np.ndarray
+    present: np.ndarray
+    center: np.ndarray
+    yaw: np.ndarray
+    velocity: np.ndarray
+    attribute: np.ndarray
+    visibility: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedScene:
+    """F key frames of a drive: `timestamps_us` (F,) int64, the ego vehicle's poses, and the objects around it."""
+
+    name: str
+    timestamps_us: np.ndarray
+    ego_to_global: list[Transform]
+    objects: list[SimulatedObject]
+
+    def __len__(self) -> int:
+        return len(self.timestamps_us)
+
+    def truth(self, frame: int) -> Detections:
+        """The objects present at a frame, in the order of `objects`, in the global frame."""
+        here = [thing for thing in self.objects if thing.present[frame]]
+        if not here:
+            return Detections.empty(NUSCENES_DETECTION)
+        columns = (np.array([getattr(thing, name)[frame] for thing in here]) for name in ("center", "yaw", "velocity"))
+        center, yaw, velocity = columns
+        boxes = Boxes3D(center, np.array([thing.size for thing in here]), yaw, velocity)
+        label = np.array([NUSCENES_DETECTION.index(thing.class_name) for thing in here])
+        attribute, instance = np.array([str(thing.attribute[frame]) for thing in here]), np.array([thing.token for thing in here])
+        return Detections(boxes, label, np.ones(len(here)), NUSCENES_DETECTION, attribute=attribute, instance=instance)
+
+
+def simulate_scenes(num_scenes: int, *, seed: int, num_frames: int = 40, density: float = 1.0) -> list[SimulatedScene]:
+    """Scenes `sim-0001`, ... one minute apart; each depends on the seed and its own number only."""
+    return [
+        simulate_scene(f"sim-{i + 1:04d}", np.random.default_rng([seed, i]), num_frames=num_frames, density=density, start_us=_start_us(i))
+        for i in range(num_scenes)
+    ]
+
+
+def simulate_scene(
+    name: str,
+    rng: np.random.Generator,
+    *,
+    num_frames: int = 40,
+    density: float = 1.0,
+    radius: float = 60.0,
+    start_us: int = 1_600_000_000_000_000,
+) -> SimulatedScene:
+    """One drive through a new street.
+
+    num_frames  key frames, half a second apart
+    density     1 gives 30 - 45 objects within `radius` of the ego vehicle; people, traffic and parked rows scale with it
+    radius      metres around the ego vehicle in which objects are annotated
+    """
+    if num_frames < 1 or density <= 0 or radius <= 0:
+        raise UsageError(f"simulate_scene: expected num_frames >= 1, density > 0 and radius > 0, got {num_frames}, {density} and {radius}")
+    timestamps_us = start_us + FRAME_US * np.arange(num_frames, dtype=np.int64) + rng.integers(-JITTER_US, JITTER_US + 1, num_frames)
+    population, standing = populate(rng, density), furnish(rng, density)
+    duration = num_frames * FRAME_US / 1e6
+    wants_turn = bool(rng.random() < 0.5)
+    # the ego vehicle's light turns green a few seconds into the scene
+    clock = green_begins(2 * int(rng.integers(2)) + wants_turn) - WARM_UP - rng.uniform(1, 6)
+    motion = simulate_traffic(population.movers(), clock=clock, warm_up=WARM_UP, duration=duration)
+    ego = _choose_ego(population, motion, wants_turn)
+    # the street lies anywhere on the map, turned by any angle
+    street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(300, 1700, 2), 0.0))
+    s, speed = motion.at((timestamps_us - timestamps_us[0]) / 1e6)
+    x, y, yaw = population.routes[ego].path.pose(s[:, ego] - REAR_AXLE)
+    ego_xy = np.stack([x, y], axis=1)
+    tracks = [_moving(body, population, s, speed) for body in population.bodies if body.mover != ego]
+    tracks += [_standing(thing, num_frames) for thing in standing]
+    # far away during the whole scene: nobody would have annotated it
+    tracks = [track for track in tracks if (np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius).any()]
+    present = np.array([np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius for track in tracks]).reshape(-1, num_frames)
+    visibility = np.ones(present.shape)
+    for f in range(num_frames):
+        here = np.flatnonzero(present[:, f])
+        boxes = np.array([[*tracks[i].center[f, :2], *tracks[i].size, tracks[i].yaw[f]] for i in here]).reshape(-1, 6)
+        visibility[here, f] = visible_fraction(boxes, ego_xy[f])
+    objects = [
+        track.finished(token(name, "instance", i, start_us), present[i], visibility[i], street_to_global) for i, track in enumerate(tracks)
+    ]
+    poses = [street_to_global @ Transform.from_yaw(yaw[f], (x[f], y[f], 0.0)) for f in range(num_frames)]
+    return SimulatedScene(name, timestamps_us, poses, objects)
+
+
+def _start_us(index: int) -> int:
+    return 1_600_000_000_000_000 + index * 60_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Track:
+    """An object in the street frame before it is known who sees it; arrays as in SimulatedObject."""
+
+    class_name: str
+    size: np.ndarray
+    center: np.ndarray
+    yaw: np.ndarray
+    speed: np.ndarray
+    is_parked: bool
+    is_sitting: bool = False
+
+    def finished(self, name: str, present: np.ndarray, visibility: np.ndarray, street_to_global: Transform) -> SimulatedObject:
+        yaw = self.yaw + street_to_global.yaw
+        velocity = self.speed[:, None] * np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
+        attribute = [attribute_name(self.class_name, v, parked=self.is_parked) for v in self.speed.tolist()]
+        if self.is_sitting:
+            attribute = ["pedestrian.sitting_lying_down"] * len(attribute)
+        center = street_to_global.apply(self.center)
+        return SimulatedObject(self.class_name, name, self.size, present, center, yaw, velocity, np.array(attribute), visibility)
+
+
+def _moving(body: Body, population: Population, s: np.ndarray, speed: np.ndarray) -> _Track:
+    """The track of a body; s and speed (F, N) of all road users."""
+    x, y, yaw = population.routes[body.mover].path.pose(s[:, body.mover] + body.offset)
+    center = np.stack([x, y, ground_height(x, y) + body.size[2] / 2], axis=1)
+    return _Track(body.class_name, body.size, center, yaw, speed[:, body.mover], is_parked=False)
+
+
+def _standing(thing: Standing, num_frames: int) -> _Track:
+    z = ground_height(np.array(thing.x), np.array(thing.y)) + thing.size[2] / 2
+    center = np.tile([thing.x, thing.y, float(z)], (num_frames, 1))
+    zero = np.zeros(num_frames)
+    return _Track(thing.class_name, thing.size, center, zero + thing.yaw, zero, is_parked=True, is_sitting=thing.is_sitting)
+
+
+def _choose_ego(population: Population, motion: Motion, wants_turn: bool) -> int:
+    """The road user that becomes the ego vehicle: a car that passes the crossing in the middle of the scene, and turns if it should."""
+    is_car = np.zeros(len(population.routes), bool)
+    is_car[[body.mover for body in population.bodies if body.class_name == "car"]] = True
+    crossing = np.array([route.crossing for route in population.routes])
+    is_turning = np.isfinite([route.slow for route in population.routes])
+    driven = motion.s[-1] - motion.s[0]
+    middle = np.clip((-motion.s[0] / np.maximum(driven, 1e-3)), -1, 2)  # when the stop line is passed, as a share of the way driven
+    passes = (motion.s[0] < 0) & (motion.s[-1] > crossing)
+    merit = np.where(passes, 400.0, 0.0) + np.minimum(driven, 80.0) - 60 * np.abs(middle - 0.5) + 120 * (is_turning == wants_turn)
+    return int(np.where(is_car, merit, -np.inf).argmax())

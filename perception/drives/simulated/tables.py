@@ -1,0 +1,172 @@
+"""Simulated scenes as a nuScenes version: thirteen tables, splits and a map mask that the official devkit opens and evaluates on."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from PIL import Image
+
+from perception.core import Transform, UsageError
+from perception.core.files import inside, write_bytes
+from perception.drives.simulated.catalog import (
+    ATTRIBUTES,
+    CATEGORIES,
+    CATEGORY_OF_CLASS,
+    SENSORS,
+    VISIBILITY_LEVELS,
+    token,
+)
+from perception.drives.simulated.street import SimulatedScene
+
+Rows = list[dict[str, Any]]
+LIDAR = SENSORS[0]
+LOCATION = "boston-seaport"  # the devkit knows maps of four places only
+# returns of a fully visible box at distance d are about this times width * height / d**2 (32 beams, one sweep)
+POINTS_AT_1M = 3200.0
+
+
+def write_nuscenes(root: Path, scenes: Sequence[SimulatedScene], *, version: str, splits: Mapping[str, Sequence[str]]) -> Path:
+    """Write `scenes` as the nuScenes version `root/version` and give back that folder.
+
+    splits  split name -> scene names, for `splits.json`; the devkit reads its own lists instead where a name is one of the official splits
+    Tokens depend on the scenes' names and the version only. Each sample has one LIDAR_TOP sample_data whose file is named but is NOT
+    written: the street has no simulated lidar yet. num_lidar_pts is an estimate from distance, size and visibility, not a count.
+    Files appear complete or not at all. Raises UsageError for a split with unknown scenes, or scenes of the same name.
+    """
+    names = [scene.name for scene in scenes]
+    if len(set(names)) != len(names):
+        raise UsageError(f"write_nuscenes: expected different scene names, got {names}")
+    for split, members in splits.items():
+        unknown = sorted(set(members) - set(names))
+        if unknown:
+            raise UsageError(f"write_nuscenes: split {split!r}: expected scenes of {names}, got {unknown}")
+    folder = inside(Path(root), version, where="write_nuscenes: version")
+    tables = fixed_tables()
+    for scene in scenes:
+        for name, rows in scene_tables(scene, version).items():
+            tables[name] += rows
+    tables["map"] = [map_record(version, [log["token"] for log in tables["log"]])]
+    write_bytes(Path(root) / tables["map"][0]["filename"], _white_png())
+    for name, rows in tables.items():
+        write_bytes(folder / f"{name}.json", orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY))
+    write_bytes(folder / "splits.json", orjson.dumps({name: list(members) for name, members in splits.items()}))
+    return folder
+
+
+def fixed_tables() -> dict[str, Rows]:
+    """All tables: those that no scene changes are filled, the others empty."""
+    tables: dict[str, Rows] = {
+        "attribute": [{"token": _attribute_token(name), "name": name, "description": ""} for name in ATTRIBUTES],
+        "category": [{"token": _category_token(name), "name": name, "description": ""} for name in CATEGORIES],
+        "sensor": [{"token": token("sensor", LIDAR.channel), "channel": LIDAR.channel, "modality": LIDAR.modality}],
+        "visibility": [{"token": level, "level": name, "description": name} for level, name in VISIBILITY_LEVELS.items()],
+    }
+    empty = ("calibrated_sensor", "ego_pose", "instance", "log", "sample", "sample_annotation", "sample_data", "scene")
+    return tables | {name: [] for name in empty}
+
+
+def scene_tables(scene: SimulatedScene, version: str) -> dict[str, Rows]:
+    """The rows that one scene adds to each table."""
+    samples = [token(version, scene.name, "sample", i) for i in range(len(scene))]
+    data = [token(version, scene.name, LIDAR.channel, i) for i in range(len(scene))]
+    times = scene.timestamps_us.tolist()
+    log, scene_token, calibration = (token(version, scene.name, kind) for kind in ("log", "scene", "calibrated_sensor"))
+    log_name = f"simulated-{scene.name}"
+    links, data_links = _links(samples), _links(data)
+    tables: dict[str, Rows] = {
+        "log": [{"token": log, "logfile": log_name, "vehicle": "simulated", "date_captured": "2020-09-13", "location": LOCATION}],
+        "scene": [
+            {"token": scene_token, "log_token": log, "nbr_samples": len(samples), "first_sample_token": samples[0]}
+            | {"last_sample_token": samples[-1], "name": scene.name, "description": "simulated street"}
+        ],
+        "sample": [
+            {"token": name, "timestamp": time, **link, "scene_token": scene_token}
+            for name, time, link in zip(samples, times, links, strict=True)
+        ],
+        "calibrated_sensor": [
+            {"token": calibration, "sensor_token": token("sensor", LIDAR.channel), "translation": list(LIDAR.translation)}
+            | {"rotation": Transform.from_quaternion(LIDAR.rotation).quaternion.tolist(), "camera_intrinsic": []}
+        ],
+        "ego_pose": [
+            {"token": name, "timestamp": time, "rotation": pose.quaternion.tolist(), "translation": pose.translation.tolist()}
+            for name, time, pose in zip(data, times, scene.ego_to_global, strict=True)
+        ],
+        "sample_data": [
+            {"token": name, "sample_token": sample, "ego_pose_token": name, "calibrated_sensor_token": calibration, "timestamp": time}
+            | {"fileformat": "pcd", "is_key_frame": True, "height": 0, "width": 0}
+            | {"filename": f"samples/{LIDAR.channel}/{log_name}__{LIDAR.channel}__{time}.pcd.bin", **link}
+            for name, sample, time, link in zip(data, samples, times, data_links, strict=True)
+        ],
+    }
+    return tables | annotation_tables(scene, samples)
+
+
+def annotation_tables(scene: SimulatedScene, samples: list[str]) -> dict[str, Rows]:
+    """`instance` and `sample_annotation` rows: every object that is present in some frame, its annotations linked in time."""
+    instances: Rows = []
+    annotations: Rows = []
+    ego = np.array([pose.translation for pose in scene.ego_to_global])
+    for thing in scene.objects:
+        frames = np.flatnonzero(thing.present)
+        if not len(frames):
+            continue
+        tokens = [token(thing.token, "annotation", i) for i in frames]
+        instances.append(
+            {"token": thing.token, "category_token": _category_token(CATEGORY_OF_CLASS[thing.class_name]), "nbr_annotations": len(tokens)}
+            | {"first_annotation_token": tokens[0], "last_annotation_token": tokens[-1]}
+        )
+        distance = np.linalg.norm(thing.center - ego, axis=1)
+        points = lidar_points(thing.class_name, thing.size, distance, thing.visibility, key=thing.token)
+        level = np.digitize(thing.visibility, [0.4, 0.6, 0.8]) + 1
+        half = thing.yaw / 2
+        rotation = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)
+        for i, name, link in zip(frames.tolist(), tokens, _links(tokens), strict=True):
+            attribute = str(thing.attribute[i])
+            annotations.append(
+                {"token": name, "sample_token": samples[i], "instance_token": thing.token, "visibility_token": str(level[i])}
+                | {"attribute_tokens": [_attribute_token(attribute)] if attribute else [], "translation": thing.center[i].tolist()}
+                | {"size": thing.size[[1, 0, 2]].tolist(), "rotation": rotation[i].tolist(), **link}
+                | {"num_lidar_pts": int(points[i]), "num_radar_pts": 0}
+            )
+    return {"instance": instances, "sample_annotation": annotations}
+
+
+def lidar_points(class_name: str, size: np.ndarray, distance: np.ndarray, visibility: np.ndarray, *, key: str) -> np.ndarray:
+    """(F,) int64 returns that a 32-beam lidar would have inside of a box, estimated; deterministic by `key`.
+
+    size (3,) metres; distance (F,) metres; visibility (F,) 0..1. At least 1 where a fifth of the object is visible.
+    """
+    fill = {"pedestrian": 0.9, "bicycle": 0.5, "motorcycle": 0.5}.get(class_name, 1.0)
+    width = np.sqrt(size[0] * size[1])  # seen from anywhere
+    expected = POINTS_AT_1M * fill * width * size[2] * visibility / np.maximum(distance, 3.0) ** 2
+    rng = np.random.default_rng(int(key[:16], 16))
+    points = np.round(expected * np.exp(rng.normal(0, 0.35, len(distance)))).astype(np.int64)
+    return np.maximum(points, (visibility > 0.2).astype(np.int64))
+
+
+def map_record(version: str, log_tokens: list[str]) -> dict[str, Any]:
+    """One mask for all logs; its picture says that everything is drivable."""
+    name = token(version, "map")
+    return {"category": "semantic_prior", "token": name, "filename": f"maps/{name}.png", "log_tokens": log_tokens}
+
+
+def _white_png() -> bytes:
+    picture = io.BytesIO()
+    Image.new("L", (16, 16), 255).save(picture, format="PNG")
+    return picture.getvalue()
+
+
+def _links(tokens: list[str]) -> list[dict[str, str]]:
+    """prev and next of each token of a chain, "" at its ends."""
+    return [{"prev": before, "next": after} for before, after in zip(["", *tokens[:-1]], [*tokens[1:], ""], strict=True)]
+
+
+def _attribute_token(name: str) -> str:
+    return token("attribute", name)
+
+
+def _category_token(name: str) -> str:
+    return token("category", name)

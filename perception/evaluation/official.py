@@ -1,0 +1,127 @@
+"""The official judge: nuscenes-devkit's detection and tracking evaluation, called right, its files kept."""
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception.core.errors import DataError, require_package
+from perception.evaluation.submission import Task, read_submission
+
+CONFIGS: dict[Task, str] = {"detection": "detection_cvpr_2019", "tracking": "tracking_nips_2019"}
+# The devkit's names, and the unit or range of each figure; the first ones are what a result is known by.
+DETECTION_COLUMNS = {"AP": "mean_dist_aps", "ATE [m]": "trans_err", "ASE [1-IoU]": "scale_err", "AOE [rad]": "orient_err", "AVE [m/s]": "vel_err", "AAE [1-acc]": "attr_err"}
+TRACKING_COLUMNS = {"AMOTA": "amota", "AMOTP [m]": "amotp", "recall": "recall", "MOTA": "mota", "MOTP [m]": "motp", "IDS": "ids", "FRAG": "frag", "MT": "mt", "ML": "ml", "FP": "fp", "FN": "fn"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the devkit printed of one submission.
+
+    task     "detection" or "tracking"
+    headline  name -> figure over all classes (mAP, NDS, ...; AMOTA, AMOTP, IDS, ...)
+    columns  names of the per-class figures, with units
+    table    class -> one figure a column, NaN where there is none
+    summary  the devkit's own `metrics_summary.json`
+    folder   where its files lie
+    """
+
+    task: Task
+    headline: dict[str, float]
+    columns: list[str]
+    table: dict[str, list[float]]
+    summary: dict[str, Any]
+    folder: Path
+
+
+def evaluate_officially(results: Path, dataroot: Path, version: str, split: str, out: Path, *, task: Task | None = None, plots: bool = True) -> Scores:
+    """Score a submission with nuscenes-devkit (extra `eval`).
+
+    results, split  a submission and the split it covers, exactly; custom splits stand in the version's `splits.json`
+    out             folder for `<task>/metrics_summary.json`, `metrics_details.json`, `plots/*.pdf` and what the devkit printed
+    task            checked against the file where given
+    Validate first (`validation`): the devkit stops at the first fault with an assertion. Raises MissingPackage without the devkit,
+    DataError for a file of the other task, or where the devkit cannot go on.
+    """
+    found = read_submission(results).task
+    if task and task != found:
+        raise DataError(f"{results}: expected a {task} submission, got one of {found}")
+    require_package("pandas", extra="eval", why="the official evaluation")  # without it the devkit raises SkipTest on import
+    require_package("motmetrics", extra="eval", why="the official evaluation")
+    require_package("nuscenes.eval.detection.evaluate", extra="eval", why="the official evaluation")
+    folder = out / found
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _run_detection if found == "detection" else _run_tracking
+    with _quiet(folder / "devkit.log"):
+        try:
+            summary = run(results, dataroot, version, split, folder, plots)
+        except (AssertionError, KeyError, OSError, ValueError, IndexError) as error:
+            raise DataError(f"{results}: the official evaluation stopped: {str(error) or type(error).__name__}; `perception validate` says more") from error
+    return _scores(found, summary, folder)
+
+
+def read_scores(folder: Path) -> Scores:
+    """Scores of an earlier evaluation from its folder (`.../detection` or `.../tracking`)."""
+    task: Task = "tracking" if folder.name == "tracking" else "detection"
+    try:
+        return _scores(task, json.loads((folder / "metrics_summary.json").read_text()), folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: expected the files of an official evaluation, got {error}") from None
+
+
+def _run_detection(results: Path, dataroot: Path, version: str, split: str, folder: Path, plots: bool) -> dict[str, Any]:
+    from nuscenes import NuScenes
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.detection.evaluate import DetectionEval
+
+    nusc = NuScenes(version=version, dataroot=str(dataroot), verbose=False)
+    judge = DetectionEval(nusc, config_factory(CONFIGS["detection"]), str(results), split, str(folder), verbose=True)
+    return judge.main(plot_examples=0, render_curves=plots)
+
+
+def _run_tracking(results: Path, dataroot: Path, version: str, split: str, folder: Path, plots: bool) -> dict[str, Any]:
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.tracking.evaluate import TrackingEval
+
+    judge = TrackingEval(config_factory(CONFIGS["tracking"]), str(results), split, str(folder), version, str(dataroot), verbose=True)
+    return judge.main(render_curves=plots)
+
+
+def _scores(task: Task, summary: dict[str, Any], folder: Path) -> Scores:
+    table: dict[str, list[float]] = {}
+    if task == "detection":
+        headline = {"mAP": summary["mean_ap"], "NDS": summary["nd_score"]}
+        headline |= {f"m{label}": summary["tp_errors"][name] for label, name in list(DETECTION_COLUMNS.items())[1:]}
+        for name, value in summary["mean_dist_aps"].items():
+            table[name] = [value, *(summary["label_tp_errors"][name][key] for key in list(DETECTION_COLUMNS.values())[1:])]
+        columns = list(DETECTION_COLUMNS)
+    else:
+        headline = {label: summary[name] for label, name in TRACKING_COLUMNS.items()}
+        for name in summary["label_metrics"]["amota"]:
+            table[name] = [summary["label_metrics"][key][name] for key in TRACKING_COLUMNS.values()]
+        columns = list(TRACKING_COLUMNS)
+    numbers = {name: [float("nan") if value is None else float(value) for value in row] for name, row in table.items()}
+    return Scores(task, {k: float(v) for k, v in headline.items()}, columns, numbers, summary, folder)
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Send what the devkit prints, and its progress bars and warnings, to a file."""
+    import matplotlib
+
+    backend = matplotlib.get_backend()
+    matplotlib.use("Agg")  # no display is needed, none may be there
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text), warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        matplotlib.use(backend)
+        log.write_text(text.getvalue())

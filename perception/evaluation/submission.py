@@ -1,0 +1,321 @@
+"""nuScenes submission files (detection and tracking) as columns: read and written a few megabytes at a time.
+
+File: {"meta": {...}, "results": {sample token: [box, ...]}}. A box has sample_token, translation (3,) metres, global; size (3,) = w l h;
+rotation (4,) = w x y z; velocity (2,) m/s, global; and detection_name, detection_score, attribute_name, or tracking_id, tracking_name,
+tracking_score. Schema: nuScenes devkit, `eval/detection/README.md` and `eval/tracking/README.md`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+
+from perception.core.borders import boxes_from_nuscenes, boxes_to_nuscenes
+from perception.core.classes import NUSCENES_ATTRIBUTES, NUSCENES_DETECTION, NUSCENES_TRACKING, ClassSet
+from perception.core.detections import Detections
+from perception.core.errors import DataError, nearest_hint
+from perception.core.files import atomic_write
+from perception.core.json_stream import iter_object_of_lists
+
+Task = Literal["detection", "tracking"]
+CLASSES: dict[Task, ClassSet] = {"detection": NUSCENES_DETECTION, "tracking": NUSCENES_TRACKING}
+LIDAR_META = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
+_ATTRIBUTES = (*NUSCENES_ATTRIBUTES, "")
+_ATTRIBUTE_INDEX = {name: i for i, name in enumerate(_ATTRIBUTES)}
+_VECTORS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
+_SAMPLES_A_WRITE = 64
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a submission: in which sample, in which of its boxes (None: the sample as a whole), and what."""
+
+    sample: str
+    box: int | None
+    what: str
+
+    def __str__(self) -> str:
+        where = f"sample {self.sample}" if self.sample else "file"
+        return f"{where}: {self.what}" if self.box is None else f"{where}: box {self.box}: {self.what}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Submission:
+    """All boxes of a submission; those of sample i are rows offset[i] to offset[i + 1].
+
+    task         "detection" or "tracking"
+    meta         the file's own "meta"
+    tokens       (S,) sample tokens in the file's order
+    offset       (S + 1,) int64
+    translation  (N, 3), size (N, 3) = w l h, rotation (N, 4) = w x y z, velocity (N, 2): float64, global frame, as in the file
+    label        (N,) int16 index into `classes`
+    score        (N,) float64
+    attribute    (N,) int16 index into the attribute names, the last of which is "" (detection only)
+    tracking_id  (N,) str (tracking only)
+    """
+
+    task: Task
+    meta: dict[str, Any]
+    tokens: list[str]
+    offset: np.ndarray
+    translation: np.ndarray
+    size: np.ndarray
+    rotation: np.ndarray
+    velocity: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    attribute: np.ndarray | None = None
+    tracking_id: np.ndarray | None = None
+
+    @property
+    def classes(self) -> ClassSet:
+        return CLASSES[self.task]
+
+    @cached_property
+    def sample_row(self) -> dict[str, int]:
+        """Sample token -> number in `tokens`."""
+        return {token: i for i, token in enumerate(self.tokens)}
+
+    def rows(self, token: str) -> slice:
+        """The rows of a sample's boxes; KeyError where the file has no such sample."""
+        i = self.sample_row[token]
+        return slice(int(self.offset[i]), int(self.offset[i + 1]))
+
+    def detections(self, token: str) -> Detections:
+        """The boxes of a sample in the global frame, in the file's order; KeyError where the file has no such sample."""
+        rows = self.rows(token)
+        return Detections(
+            boxes_from_nuscenes(self.translation[rows], self.size[rows], self.rotation[rows], self.velocity[rows]),
+            self.label[rows].astype(np.int64),
+            self.score[rows],
+            self.classes,
+            attribute=None if self.attribute is None else _ATTRIBUTE_NAMES[self.attribute[rows]],
+        )
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __repr__(self) -> str:
+        return f"Submission({self.task}, {len(self.tokens)} samples, {len(self)} boxes)"
+
+
+_ATTRIBUTE_NAMES = np.array(_ATTRIBUTES)
+
+
+def read_submission(path: Path, *, report: Callable[[Fault], None] | None = None) -> Submission:
+    """Read a submission; whether it is of detection or tracking is seen from its boxes.
+
+    report  receives every fault of form (boxes with one are left out); without it the first one raises DataError
+    A file that is no JSON object with "results" raises DataError in either case. Values are not judged here: see `validation`.
+    """
+    path = Path(path)
+
+    def raise_fault(fault: Fault) -> None:
+        raise DataError(f"{path}: {fault}")
+
+    reader = _Reader(report or raise_fault)
+    meta: Any = None
+    seen = False
+    for name, piece in iter_object_of_lists(path, "results"):
+        if name is None:
+            seen = True
+            reader.add(piece)
+        elif name == "meta":
+            meta = piece["value"]
+    if not seen:
+        raise DataError(f"{path}: expected a nuScenes submission with the key 'results', found none")
+    if not isinstance(meta, dict):
+        reader.report(Fault("", None, f"meta: expected an object with use_lidar, use_camera, ..., got {_show(meta)}"))
+    return reader.finish(meta if isinstance(meta, dict) else {})
+
+
+@dataclass
+class _Reader:
+    """Collects the columns of a submission piece by piece."""
+
+    report: Callable[[Fault], None]
+    task: Task | None = None
+    tokens: dict[str, int] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, piece: dict[str, Any]) -> None:
+        boxes: list[dict[str, Any]] = []
+        keys: list[str] = []
+        counts: list[int] = []
+        for token, items in piece.items():
+            if token in self.tokens:
+                self.report(Fault(token, None, "comes twice in the file"))
+                continue
+            if not isinstance(items, list):
+                self.report(Fault(token, None, f"expected a list of boxes, got {_show(items)}"))
+                items = []  # noqa: PLW2901
+            self.tokens[token] = len(self.tokens)
+            keys.append(token)
+            counts.append(len(items))
+            boxes += items
+        if self.task is None and boxes:
+            first = next((box for box in boxes if isinstance(box, dict)), {})
+            self.task = "tracking" if "tracking_name" in first or "tracking_id" in first else "detection"
+        if boxes:
+            try:
+                part = _columns(boxes, self.task or "detection")
+                if part.pop("sample_token") != list(chain.from_iterable([k] * n for k, n in zip(keys, counts, strict=True))):
+                    raise ValueError
+            except (KeyError, TypeError, ValueError, OverflowError):
+                boxes, counts = self._sound_boxes(boxes, keys, counts)
+                part = _columns(boxes, self.task or "detection")
+                del part["sample_token"]
+            self.parts.append(part)
+        self.counts += counts
+
+    def _sound_boxes(self, boxes: list[Any], keys: list[str], counts: list[int]) -> tuple[list[dict[str, Any]], list[int]]:
+        """The boxes that are well formed, and their number for each sample; the others are reported."""
+        sound: list[dict[str, Any]] = []
+        kept_counts: list[int] = []
+        source = iter(boxes)
+        for key, count in zip(keys, counts, strict=True):
+            kept = 0
+            for number in range(count):
+                box = next(source)
+                faults = list(_faults_of_form(box, key, self.task or "detection"))
+                for what in faults:
+                    self.report(Fault(key, number, what))
+                if not faults:
+                    sound.append(box)
+                    kept += 1
+            kept_counts.append(kept)
+        return sound, kept_counts
+
+    def finish(self, meta: dict[str, Any]) -> Submission:
+        task = self.task or "detection"
+        parts = self.parts or [_columns([], task)]
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "sample_token"}
+        return Submission(task, meta, list(self.tokens), np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)]), **columns)
+
+
+def _columns(boxes: list[dict[str, Any]], task: Task) -> dict[str, Any]:
+    """Boxes as columns; KeyError, TypeError or ValueError where any is not as it should be (found again by `_faults_of_form`)."""
+    columns: dict[str, Any] = {"sample_token": [box["sample_token"] for box in boxes]}
+    for name, width in _VECTORS.items():
+        values = np.array([box[name] for box in boxes]) if boxes else np.zeros((0, width))
+        if values.shape != (len(boxes), width) or values.dtype.kind not in "if":
+            raise ValueError
+        columns[name] = values.astype(np.float64, copy=False)
+    index = CLASSES[task]._index
+    columns["label"] = np.array([index[box[f"{task}_name"]] for box in boxes], np.int16)
+    scores = [box[f"{task}_score"] for box in boxes]
+    if not all(type(score) is float for score in scores):  # the devkit refuses whole numbers
+        raise TypeError
+    columns["score"] = np.array(scores, np.float64)
+    if task == "detection":
+        columns["attribute"] = np.array([_ATTRIBUTE_INDEX[box["attribute_name"]] for box in boxes], np.int16)
+    else:
+        ids = [box["tracking_id"] for box in boxes]
+        if not all(type(name) is str and len(name) <= 256 for name in ids):
+            raise TypeError
+        columns["tracking_id"] = np.array(ids, np.str_)
+    return columns
+
+
+def _faults_of_form(box: Any, token: str, task: Task) -> Iterator[str]:
+    """What is wrong with the form of one box: fields missing, of wrong type or length, unknown names."""
+    if not isinstance(box, dict):
+        yield f"expected an object, got {_show(box)}"
+        return
+    names = ("sample_token", *_VECTORS, f"{task}_name", f"{task}_score", "attribute_name" if task == "detection" else "tracking_id")
+    missing = [name for name in names if name not in box]
+    if missing:
+        yield f"lacks {', '.join(missing)}"
+    if "sample_token" in box and box["sample_token"] != token:
+        yield f"sample_token: expected that of its list, got {_show(box['sample_token'])}"
+    for name, width in _VECTORS.items():
+        if name in box and not (isinstance(box[name], list) and len(box[name]) == width and all(type(v) in (int, float) and abs(v) < 2**63 or v != v for v in box[name])):
+            yield f"{name}: expected {width} numbers, got {_show(box[name])}"
+    name, score = box.get(f"{task}_name", ""), box.get(f"{task}_score", 0.0)
+    if f"{task}_name" in box and not (isinstance(name, str) and name in CLASSES[task]):
+        yield f"{task}_name: expected one of {', '.join(CLASSES[task])}, got {_show(name)}{nearest_hint(str(name), CLASSES[task].names)}"
+    if type(score) is not float:
+        yield f"{task}_score: expected a number with a point (the devkit refuses {_show(score)})"
+    attribute = box.get("attribute_name", "")
+    if task == "detection" and not (isinstance(attribute, str) and attribute in _ATTRIBUTE_INDEX):
+        yield f"attribute_name: expected an attribute or '', got {_show(attribute)}{nearest_hint(str(attribute), NUSCENES_ATTRIBUTES)}"
+    tracking_id = box.get("tracking_id", "")
+    if task == "tracking" and not (isinstance(tracking_id, str) and len(tracking_id) <= 256):
+        yield f"tracking_id: expected text of at most 256 characters, got {_show(tracking_id)}"
+
+
+def write_submission(path: Path, samples: Iterable[tuple[str, list[dict[str, Any]]]], *, meta: dict[str, Any] | None = None) -> int:
+    """Write a submission, sample by sample as they come, completely or not at all. Returns the number of boxes.
+
+    samples  (sample token, boxes as `detection_boxes` or `tracking_boxes` makes them)
+    """
+    count = 0
+    with atomic_write(path) as file:
+        file.write(b'{"meta":' + orjson.dumps(meta or LIDAR_META) + b',"results":{')
+        lead, batch = b"", {}
+        for token, boxes in samples:
+            count += len(boxes)
+            batch[token] = boxes
+            if len(batch) >= _SAMPLES_A_WRITE:
+                file.write(lead + orjson.dumps(batch)[1:-1])
+                lead, batch = b",", {}
+        if batch:
+            file.write(lead + orjson.dumps(batch)[1:-1])
+        file.write(b"}}")
+    return count
+
+
+def detection_boxes(token: str, detections: Detections) -> list[dict[str, Any]]:
+    """The boxes of one sample as a detection submission holds them. `detections` are in the global frame, of the ten classes."""
+    translation, size, rotation, velocity = (values.tolist() for values in boxes_to_nuscenes(detections.boxes))
+    attributes = [""] * len(detections) if detections.attribute is None else detections.attribute.tolist()
+    names, scores = detections.names.tolist(), detections.score.tolist()
+    return [
+        {
+            "sample_token": token,
+            "translation": translation[i],
+            "size": size[i],
+            "rotation": rotation[i],
+            "velocity": [0.0 if v != v else v for v in velocity[i]],  # JSON has no NaN
+            "detection_name": names[i],
+            "detection_score": scores[i],
+            "attribute_name": attributes[i],
+        }
+        for i in range(len(names))
+    ]
+
+
+def tracking_boxes(token: str, tracks: Any, *, prefix: str) -> list[dict[str, Any]]:
+    """The boxes of one sample as a tracking submission holds them, in the tracks' order; the 500 best where there are more (the official limit).
+
+    tracks  Tracks in the global frame, of the seven classes
+    prefix  put before the track's number, so that ids of different drives differ
+    """
+    if len(tracks) > 500:
+        tracks = tracks[np.sort(np.argsort(-tracks.score, kind="stable")[:500])]
+    translation, size, rotation, velocity = (values.tolist() for values in boxes_to_nuscenes(tracks.boxes))
+    names, scores, ids = tracks.names.tolist(), tracks.score.tolist(), tracks.track_id.tolist()
+    return [
+        {
+            "sample_token": token,
+            "translation": translation[i],
+            "size": size[i],
+            "rotation": rotation[i],
+            "velocity": [0.0 if v != v else v for v in velocity[i]],
+            "tracking_id": f"{prefix}{ids[i]}",
+            "tracking_name": names[i],
+            "tracking_score": scores[i],
+        }
+        for i in range(len(names))
+    ]
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
