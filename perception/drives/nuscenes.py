@@ -71,7 +71,7 @@ class NuScenes:
             found = f"found {', '.join(known)}" if known else "found no version there"
             raise UsageError(f"{self.dataroot}: version {self.version!r}: expected a folder with sample.json, {found}{nearest_hint(self.version, known)}")
         self.index = open_index(self.dataroot / self.version, cache=cache, tell=tell)
-        self.on_missing: OnMissing = on_missing
+        self.on_missing = expect_on_missing(on_missing)
         self.missing: set[str] = set()  # sample tokens whose lidar file was not there
         self.has_cameras, self.has_truth = cameras, truth and len(self.index.tables["annotation"]) > 0
         if LIDAR not in self.index.names["channel"]:
@@ -276,6 +276,14 @@ def official_splits() -> dict[str, list[str]]:
     """Scene names of the official splits; the numbers stand in `nuscenes_splits.json` beside this file."""
     numbers = json.loads((Path(__file__).parent / "nuscenes_splits.json").read_text())
     return {split: [f"scene-{number:04d}" for number in scenes] for split, scenes in numbers.items()}
+
+
+def expect_on_missing(name: str) -> OnMissing:
+    """The policy of that name; UsageError for another one."""
+    for policy in ("error", "skip", "empty"):
+        if name == policy:
+            return policy
+    raise UsageError(f"on_missing {name!r}: expected error, skip or empty")
 
 
 def find_versions(dataroot: Path) -> list[str]:

@@ -5,8 +5,8 @@ import numpy as np
 from perception.core.boxes import Boxes3D
 from perception.core.classes import ClassSet
 from perception.core.detections import Detections, Tracks
-from perception.core.errors import DataError
 from perception.tracking import kernel
+from perception.tracking.clock import expect_next
 from perception.tracking.config import GreedyConfig
 
 
@@ -42,54 +42,40 @@ class GreedyTracker:
         of detections, times `coast_decay` for each second without one. An unknown (NaN) velocity is replaced by what the track did between
         its last two detections; in the first frame of a track it stays NaN.
         """
-        if self._timestamp_us is not None and timestamp_us < self._timestamp_us:
-            raise DataError(
-                f"GreedyTracker.update: expected timestamp_us >= {self._timestamp_us}, got {timestamp_us}; "
-                "sort the frames by time, or call reset() to begin another drive"
-            )
-        self._timestamp_us = int(timestamp_us)
+        now = self._timestamp_us = expect_next("GreedyTracker.update", detections, timestamp_us, self._timestamp_us)
         numbers, whole = self._room_for(len(detections))
-        self._count = kernel.retire(numbers, whole, self._count, timestamp_us, self._max_age_us)
+        self._count = kernel.retire(numbers, whole, self._count, now, self._max_age_us)
         if len(detections):
-            label = self._tracked_label(detections)
-            order = np.argsort(-detections.score, kind="stable")
-            order = order[label[order] >= 0]
-            boxes = np.column_stack((detections.boxes.center, detections.boxes.size, detections.boxes.yaw, detections.boxes.velocity))
             config = self.config
-            match = kernel.associate(order, boxes, label, numbers, whole, self._count, timestamp_us, self._gate, config.gate_growth, config.gate_horizon)
-            self._count, self._next_id = kernel.absorb(
-                order, match, boxes, label, detections.score, numbers, whole, self._count, timestamp_us, config.birth_score, self._next_id
+            found = _rows(detections)
+            label = self._tracked_label(detections)
+            order = np.argsort(-found[:, kernel.SCORE], kind="stable")
+            match = kernel.associate(
+                order, found, label, numbers, whole, self._count, now, self._gate, config.gate_growth, config.gate_horizon
             )
-        return self._tracks(detections, timestamp_us)
+            self._count, self._next_id = kernel.absorb(
+                order, match, found, label, numbers, whole, self._count, now, config.birth_score, self._next_id
+            )
+        return self._tracks(detections, now)
 
-    def _tracks(self, detections: Detections, timestamp_us: int) -> Tracks:
+    def _tracks(self, detections: Detections, now: int) -> Tracks:
         """The state as values that later frames do not touch."""
-        numbers, whole = self._numbers[: self._count], self._whole[: self._count]
-        if self.config.min_hits > 1:
-            reported = whole[:, kernel.HITS] >= self.config.min_hits
-            numbers, whole = numbers[reported], whole[reported]
-        source = whole[:, kernel.DETECTION].copy()
-        unseen = (timestamp_us - whole[:, kernel.SEEN_US]) * 1e-6
-        coasted = source < 0
-        center, velocity = numbers[:, :3].copy(), numbers[:, kernel.VX : kernel.VY + 1].copy()
-        import os
-        mode=os.environ.get("SC","mean")
-        score = numbers[:, kernel.SCORE] * (1 - (1 - self.config.first_confidence) ** whole[:, kernel.HITS])
-        if coasted.any():
-            center[:, :2] += np.nan_to_num(velocity) * unseen[:, None]
-            score *= self.config.coast_decay**unseen
+        config = self.config
+        center, size, yaw, velocity, label, score, track_id, age, hits, coasted, source = kernel.report(
+            self._numbers, self._whole, self._count, now, config.min_hits, config.first_confidence, config.coast_decay
+        )
         return Tracks(
-            Boxes3D(center, numbers[:, kernel.SIZE : kernel.YAW].copy(), numbers[:, kernel.YAW].copy(), velocity),
-            whole[:, kernel.LABEL].copy(),
+            Boxes3D(center, size, yaw, velocity),
+            label,
             score,
             self.classes,
-            track_id=whole[:, kernel.ID].copy(),
-            age=(timestamp_us - whole[:, kernel.BORN_US]) * 1e-6,
-            hits=whole[:, kernel.HITS].copy(),
+            track_id=track_id,
+            age=age,
+            hits=hits,
             coasted=coasted,
             detection_index=source,
-            attribute=None if detections.attribute is None else np.where(coasted, "", detections.attribute[source]) if len(detections) else None,
-            num_points=None if detections.num_points is None else np.where(coasted, -1, detections.num_points[source]) if len(detections) else None,
+            attribute=_carried(detections.attribute, source, ""),
+            num_points=_carried(detections.num_points, source, -1),
         )
 
     def _tracked_label(self, detections: Detections) -> np.ndarray:
@@ -106,3 +92,26 @@ class GreedyTracker:
             grow = ((0, 2 * needed - len(self._numbers)), (0, 0))
             self._numbers, self._whole = np.pad(self._numbers, grow), np.pad(self._whole, grow)
         return self._numbers, self._whole
+
+
+def _rows(detections: Detections) -> np.ndarray:
+    """(N, NUM_FLOATS) the detections in the kernel's columns, always of one memory layout: numba compiles for each layout anew."""
+    boxes = detections.boxes
+    rows = np.empty((len(boxes), kernel.NUM_FLOATS))
+    rows[:, : kernel.SIZE] = boxes.center
+    rows[:, kernel.SIZE : kernel.YAW] = boxes.size
+    rows[:, kernel.YAW] = boxes.yaw
+    rows[:, kernel.VX : kernel.SCORE] = boxes.velocity
+    rows[:, kernel.SCORE] = detections.score
+    return rows
+
+
+def _carried(column: np.ndarray | None, source: np.ndarray, unseen: str | int) -> np.ndarray | None:
+    """A column of the detections for tracks seen as row `source`, `unseen` where that is -1; None for None."""
+    if column is None:
+        return None
+    if not len(column):
+        return np.full(len(source), unseen, column.dtype)
+    values = column[source]
+    values[source < 0] = unseen
+    return values

@@ -95,7 +95,7 @@ def simulate_detections(scene: SimulatedScene, rng: np.random.Generator, noise: 
         for _ in range(rng.poisson(noise.false_alarms)):
             spot = pose.apply(_place(rng, noise.max_range))
             found[frame].append(_false_alarm(_any_class(rng), spot, 0.05 + 0.6 * rng.beta(1.0, 7.0), rng))
-    return [_by_score(detections) for detections in found]
+    return [_reported(detections, place, noise.max_range) for detections, place in zip(found, ego, strict=True)]
 
 
 def _seen(thing: SimulatedObject, ego: np.ndarray, rng: np.random.Generator, noise: DetectorNoise) -> list[tuple[int, Detections]]:
@@ -122,7 +122,7 @@ def _find_chance(thing: SimulatedObject, distance: np.ndarray, noise: DetectorNo
     """(F,) chance to be found: falls with distance, sooner for small objects, and with what nearer objects hide."""
     reach = 40.0 + 8.0 * np.sqrt(thing.size[0] * thing.size[2])  # metres at which a visible object is found in half of the frames: 49 .. 90
     by_distance = 1 / (1 + np.exp((distance - reach) / 7.0))
-    by_visibility = np.clip((thing.visibility + 0.10) / 0.45, 0.0, 1.0)
+    by_visibility = np.clip((thing.visibility + 0.15) / 0.45, 0.0, 1.0)
     return np.clip(noise.recall.get(thing.class_name, 0.9) * by_distance * by_visibility, 1e-4, 1 - 1e-4)
 
 
@@ -209,8 +209,10 @@ def _one(boxes: Boxes3D, class_name: str, score: float, attribute: str) -> Detec
     return Detections(boxes, label, np.array([score]), NUSCENES_DETECTION, attribute=np.array([attribute]))
 
 
-def _by_score(detections: list[Detections]) -> Detections:
+def _reported(detections: list[Detections], ego: np.ndarray, max_range: float) -> Detections:
+    """What lies within range of the ego position (3,), highest score first."""
     if not detections:
         return Detections.empty(NUSCENES_DETECTION)
     frame = concatenate(detections)
+    frame = frame[np.hypot(*(frame.boxes.center - ego)[:, :2].T) < max_range]
     return frame[np.argsort(-frame.score, kind="stable")]

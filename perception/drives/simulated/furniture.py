@@ -75,14 +75,14 @@ def parked_row(side: Side, closed: list[tuple[float, float]], occupancy: float, 
     return row
 
 
-def waiting_people(side: Side, along: float, count: int, rng: np.random.Generator) -> list[Standing]:
-    """People who stand together at the kerb, 0.9 m apart, facing anywhere; one in eight sits."""
+def waiting_people(side: Side, along: float, count: int, rng: np.random.Generator, *, across: float = 12.3) -> list[Standing]:
+    """People who stand together near the kerb, 0.9 m apart, facing anywhere; one in eight sits."""
     people = []
     for i in range(count):
         size, is_sitting = draw_size("pedestrian", rng), bool(rng.random() < 0.125)
         if is_sitting:
             size = size * (1.0, 1.0, 0.72)
-        spot = along + 0.95 * i, 12.3 + rng.uniform(0, 0.3)
+        spot = along + 0.95 * i, across + rng.uniform(0, 0.3)
         people.append(side.place("pedestrian", *spot, rng.uniform(-3, 3), size, is_sitting=is_sitting))
     return people
 
@@ -91,7 +91,7 @@ def rack(side: Side, along: float, rng: np.random.Generator) -> list[Standing]:
     """Two to five cycles across the kerb, 1.3 m apart."""
     name = str(rng.choice(["bicycle", "motorcycle"]))
     count = int(rng.integers(2, 6))
-    return [side.place(name, along + 1.3 * i, 12.3, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
+    return [side.place(name, along + 1.3 * i, 12.15, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
 
 
 def construction_site(side: Side, begin: float, length: float, rng: np.random.Generator) -> list[Standing]:
@@ -106,5 +106,5 @@ def construction_site(side: Side, begin: float, length: float, rng: np.random.Ge
         site.append(side.place("traffic_cone", begin - 2.2 - 1.6 * i, 9.3 + 0.55 * i, rng.uniform(-3, 3), draw_size("traffic_cone", rng)))
     size = np.minimum(draw_size("construction_vehicle", rng), (7.0, 2.5, 3.0))
     site.append(side.place("construction_vehicle", begin + length / 2, 10.9, rng.normal(0, 0.02), size))
-    site += waiting_people(side, begin + 1, int(rng.integers(1, 3)), rng)
+    site += waiting_people(side, begin + 1, int(rng.integers(1, 3)), rng, across=13.1)
     return site

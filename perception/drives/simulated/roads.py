@@ -45,6 +45,7 @@ class Path:
         legs = np.diff(points, axis=0)
         yaws, lengths = np.arctan2(legs[:, 1], legs[:, 0]), np.hypot(legs[:, 0], legs[:, 1])
         turns = (np.diff(yaws) + np.pi) % (2 * np.pi) - np.pi
+        yaws = yaws[0] + np.concatenate([[0.0], np.cumsum(turns)])  # without jumps by a full turn
         cuts = np.concatenate([[0.0], radius * np.tan(np.abs(turns) / 2), [0.0]])  # what the arcs take away from the legs
         pieces, s = [], -zero_at
         for i, (yaw, length) in enumerate(zip(yaws, lengths, strict=True)):

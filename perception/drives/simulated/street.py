@@ -123,7 +123,9 @@ def simulate_scene(
         boxes = np.array([[*tracks[i].center[f, :2], *tracks[i].size, tracks[i].yaw[f]] for i in here]).reshape(-1, 6)
         visibility[here, f] = visible_fraction(boxes, ego_xy[f])
     objects = [
-        track.finished(token(name, "instance", i, start_us), present[i], visibility[i], street_to_global) for i, track in enumerate(tracks)
+        track.finished(token(name, "instance", i, start_us), present[i], visibility[i], street_to_global)
+        for i, track in enumerate(tracks)
+        if visibility[i, present[i]].max() > 0.1  # nobody annotates what is never seen
     ]
     poses = [street_to_global @ Transform.from_yaw(yaw[f], (x[f], y[f], 0.0)) for f in range(num_frames)]
     return SimulatedScene(name, timestamps_us, poses, objects)

@@ -137,14 +137,14 @@ def annotation_tables(scene: SimulatedScene, samples: list[str]) -> dict[str, Ro
 def lidar_points(class_name: str, size: np.ndarray, distance: np.ndarray, visibility: np.ndarray, *, key: str) -> np.ndarray:
     """(F,) int64 returns that a 32-beam lidar would have inside of a box, estimated; deterministic by `key`.
 
-    size (3,) metres; distance (F,) metres; visibility (F,) 0..1. At least 1 where a fifth of the object is visible.
+    size (3,) metres; distance (F,) metres; visibility (F,) 0..1. At least 1 where a twentieth of the object is visible.
     """
     fill = {"pedestrian": 0.9, "bicycle": 0.5, "motorcycle": 0.5}.get(class_name, 1.0)
     width = np.sqrt(size[0] * size[1])  # seen from anywhere
     expected = POINTS_AT_1M * fill * width * size[2] * visibility / np.maximum(distance, 3.0) ** 2
     rng = np.random.default_rng(int(key[:16], 16))
     points = np.round(expected * np.exp(rng.normal(0, 0.35, len(distance)))).astype(np.int64)
-    return np.maximum(points, (visibility > 0.2).astype(np.int64))
+    return np.maximum(points, (visibility > 0.05).astype(np.int64))
 
 
 def map_record(version: str, log_tokens: list[str]) -> dict[str, Any]:

@@ -98,8 +98,8 @@ class Traffic:
         return -1
 
     def _allowed_speed(self) -> np.ndarray:
-        """Vehicles slow down for a turn in time (1.5 m/s2) and speed up after it."""
-        before = np.sqrt(self.slow**2 + 3.0 * np.maximum(-self.front, 0.0))
+        """Vehicles slow down before a turn (1.5 m/s2, done 6 m before the line) and speed up after it."""
+        before = np.sqrt(self.slow**2 + 3.0 * np.maximum(-self.front - 6.0, 0.0))
         return np.where(self.s > self.crossing, np.inf, before)
 
     def _following(self) -> np.ndarray:

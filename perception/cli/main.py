@@ -1,0 +1,74 @@
+"""The `perception` command: registers the commands and turns expected errors into one line and an exit code."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import click
+import typer
+
+import perception
+from perception.cli.doctor import doctor
+from perception.cli.evaluate import evaluate
+from perception.cli.track import track
+from perception.cli.validate import validate
+from perception.cli.view import view
+from perception.core.errors import PerceptionError
+
+app = typer.Typer(
+    name="perception",
+    help="Recorded drives in; tracked 3D objects out, judged by the official metrics, in files that a planner reads.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (doctor, track, evaluate, validate, view):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"perception {perception.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Recorded drives in; tracked 3D objects out, judged by the official metrics, in files that a planner reads."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns 0 done, 1 some failed, 2 wrong use, 3 bad data, 4 bad checkpoint; 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(arguments, standalone_mode=False, prog_name="perception")
+        return result if isinstance(result, int) else 0
+    except PerceptionError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:  # `perception validate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())
