@@ -1,13 +1,15 @@
 """`perception evaluate`: the official scores of a submission."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from perception.cli.options import Data, Version, printer, tell
+
+if TYPE_CHECKING:
+    from perception.evaluation import Scores
 
 
 def evaluate(
@@ -43,19 +45,18 @@ def evaluate(
     printer().print(str(scores.folder / "metrics_summary.json"))
 
 
-def print_scores(scores, console: Console) -> None:  # noqa: ANN001  Scores, imported late
+def print_scores(scores: "Scores", console: Console) -> None:
     """The headline and the per-class table of official scores."""
-    console.print("  ".join(f"{name} {_number(value)}" for name, value in scores.headline.items()))
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
-    for column in scores.columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, row in scores.table.items():
-        table.add_row(name, *(_number(value) for value in row))
-    console.print(table)
+    counts = {"IDS", "FRAG", "MT", "ML", "FP", "FN"}
+    console.print(", ".join(f"{name} {_number(value, name in counts)}" for name, value in scores.headline.items()), markup=False)
+    rows = [["class", *scores.columns]]
+    rows += [[name, *(_number(v, c in counts) for c, v in zip(scores.columns, row, strict=True))] for name, row in scores.table.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        console.print(row[0].ljust(widths[0]) + "".join("  " + text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)), markup=False)
 
 
-def _number(value: float) -> str:
+def _number(value: float, is_count: bool) -> str:
     if value != value:
         return "-"
-    return str(int(value)) if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
+    return str(round(value)) if is_count else f"{value:.4f}"

@@ -3,9 +3,9 @@
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
-import click
 import typer
 
 import perception
@@ -45,28 +45,26 @@ def options(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns 0 done, 1 some failed, 2 wrong use, 3 bad data, 4 bad checkpoint; 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    return report_errors(lambda: app(arguments, prog_name="perception"), debug="--debug" in arguments)
+
+
+def report_errors(command: Callable[[], object], *, debug: bool = False) -> int:
+    """Run a command and return its exit code; an expected error becomes one line (with `debug` its traceback too)."""
     try:
-        result = app(arguments, standalone_mode=False, prog_name="perception")
-        return result if isinstance(result, int) else 0
+        command()  # typer ends it with SystemExit, 2 for wrong use
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 0
     except PerceptionError as error:
-        if "--debug" in arguments:
+        if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return 130
     except BrokenPipeError:  # `perception validate ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return 0
 
 
 def run() -> None:

@@ -4,6 +4,7 @@ orjson parses whole documents only. A piece is cut where an item seems to end, a
 array (or object) that parses once its bracket is closed is exactly its first items, whatever stands in the strings.
 """
 
+import codecs
 import contextlib
 import json
 import re
@@ -15,13 +16,18 @@ import orjson
 
 from perception.core.errors import DataError
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 # The largest single item (with what follows the last one): far above any real row or frame, far below what hurts.
 MAX_ITEM_BYTES = 64 << 20
-_MAX_CUTS = 4
-_ROW_END = re.compile(rb"\}\s*,\s*(?=\{)")
-_LIST_END = re.compile(rb"\]\s*,\s*(?=\")")
+_MAX_VALUE_BYTES = 4 << 20  # of a value beside the streamed object
+_CUTS = {
+    1 << n for n in range(13)
+}  # from the back: a few near the end, then ever farther, past items that hold lists of objects themselves
+_ROW_END = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
+_LIST_END = re.compile(rb"\][ \t\r\n]*,[ \t\r\n]*(?=\")")
+_KEY = re.compile(rb'("(?:[^"\\]|\\.){0,1000}")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _SPACE = b" \t\r\n"
+_CUT_SHORT = "the file ends too early, it was cut short"
 
 
 def iter_rows(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -35,8 +41,10 @@ def iter_rows(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
             for i, row in enumerate(piece):
                 if not isinstance(row, dict):
                     raise DataError(f"{path}: row {first + i}: expected an object, got {_show(row)}")
+            count = len(piece)
             yield first, piece
-            first += len(piece)
+            del piece  # before the next one is parsed: they are most of the memory
+            first += count
 
 
 def iter_object_of_lists(path: Path, key: str) -> Iterator[tuple[str | None, dict[str, Any]]]:
@@ -46,8 +54,9 @@ def iter_object_of_lists(path: Path, key: str) -> Iterator[tuple[str | None, dic
     Infinity are accepted, as Python's own json writes them. Raises DataError as `iter_rows` does.
     """
     with _open(path) as file:
-        buffer = _skip_to(file, b"{", path)
-        while (buffer := _fill(file, buffer).lstrip(_SPACE))[:1] != b"}":
+        buffer = _fill(file, _skip_to(file, b"{", path)).lstrip(_SPACE)
+        is_last = buffer[:1] == b"}"
+        while not is_last:
             name, buffer = _read_key(file, buffer, path)
             if name == key:
                 if buffer[:1] != b"{":
@@ -55,14 +64,16 @@ def iter_object_of_lists(path: Path, key: str) -> Iterator[tuple[str | None, dic
                 for piece, tail in _pieces(file, buffer[1:], path, b"{", b"}", allow_nan=True):
                     buffer = tail
                     yield None, piece
+                    del piece
             else:
                 value, buffer = _decode_first(file, buffer, path)
                 yield name, {"value": value}
             buffer = _fill(file, buffer).lstrip(_SPACE)
-            if buffer[:1] == b",":
-                buffer = buffer[1:]
-            elif buffer[:1] != b"}":
-                raise _invalid(path, file.tell() - len(buffer), "expected ',' or '}'" if buffer else "the file ends too early, it was cut short")
+            is_last = buffer[:1] == b"}"
+            if not is_last:
+                if buffer[:1] != b",":
+                    raise _invalid(path, file.tell() - len(buffer), "expected ',' or '}'" if buffer else _CUT_SHORT)
+                buffer = _fill(file, buffer[1:]).lstrip(_SPACE)
         if buffer[1:].strip(_SPACE) or file.read(1 << 16).strip(_SPACE):
             raise _invalid(path, None, "text after the end of the document")
 
@@ -74,26 +85,32 @@ def _pieces(file: BinaryIO, buffer: bytes, path: Path, opening: bytes, closing: 
         buffer += block
         offset = file.tell() - len(buffer) - 1  # of the opening bracket put in front of the buffer
         if not block:
-            text = opening + buffer
             if opening == b"[":
-                yield _parse(text, allow_nan, path, offset), b""
+                yield _parse(opening + buffer, allow_nan, path, offset), b""
             else:
-                yield _decode_prefix(text, path, offset)
+                yield _decode_prefix(opening + buffer, path, offset)
             return
+        del block
         for end, begin in _cuts(buffer, closing):
             piece = opening + buffer[:end] + closing
             try:
                 value = _parse(piece, allow_nan, path, offset)
             except _InvalidJson as error:
-                # An array that breaks before the cut is broken whatever follows; an object may have ended before it, at its closing brace.
-                if opening == b"[" and error.position < len(piece) - 2:
+                if error.position >= len(piece) - 2:
+                    continue  # nothing wrong before the cut, but it lies inside of an item
+                if opening == b"[":
                     raise
-                continue
+                with contextlib.suppress(DataError):  # an object may have ended before the cut, at its closing brace
+                    yield _decode_prefix(opening + buffer, path, offset)
+                    return
+                raise
             buffer = buffer[begin:]
+            del piece
             yield value, b""
+            del value
             break
         if len(buffer) > MAX_ITEM_BYTES:
-            raise _invalid(path, offset, f"no item ends within {MAX_ITEM_BYTES >> 20} MiB")
+            raise _invalid(path, offset, f"no item ends within {MAX_ITEM_BYTES} bytes")
 
 
 class _InvalidJson(DataError):
@@ -101,57 +118,84 @@ class _InvalidJson(DataError):
 
 
 def _cuts(buffer: bytes, closing: bytes) -> Iterator[tuple[int, int]]:
-    """(end of an item, begin of the next) at the last places where an item may end, from the back, a few at most."""
+    """(end of an item, begin of the next) at places where an item may end, from the back, a dozen at most."""
     mark, separator = (b"}", _ROW_END) if closing == b"]" else (b"]", _LIST_END)
     position, found = len(buffer), 0
-    while found < _MAX_CUTS and (position := buffer.rfind(mark, 0, position)) >= 0:
+    while found < max(_CUTS) and (position := buffer.rfind(mark, 0, position)) >= 0:
         match = separator.match(buffer, position)
         # A list of objects ends in "}]" or is "[]"; the number lists inside of an object end in a digit.
         if match and (mark == b"}" or buffer[max(position - 64, 0) : position].rstrip(_SPACE)[-1:] in (b"}", b"[")):
             found += 1
-            yield position + 1, match.end()
+            if found in _CUTS:
+                yield position + 1, match.end()
 
 
 def _parse(text: bytes, allow_nan: bool, path: Path, offset: int) -> Any:
+    """The JSON document `text`; _InvalidJson with the byte where it breaks, which is its end where only something is missing."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if allow_nan and (b"NaN" in text or b"Infinity" in text):
-            with contextlib.suppress(ValueError, RecursionError):
-                return json.loads(text)
-        invalid = _invalid(path, offset + error.pos, error.msg.split(": line")[0])
-        invalid.position = error.pos
-        raise invalid from None
+        position, reason = _byte_position(text, error.pos), error.msg
+    if allow_nan and (b"NaN" in text or b"Infinity" in text):
+        try:
+            return json.loads(text.decode())
+        except json.JSONDecodeError as error:
+            position, reason = _byte_position(text, error.pos), error.msg
+            if reason.startswith("Unterminated string"):  # its position is where the string begins
+                position, reason = len(text), _CUT_SHORT
+        except (ValueError, RecursionError):
+            pass  # not UTF-8, or too deep: orjson has said so
+    reason = _CUT_SHORT if position >= len(text) and text[:1] == b"[" else reason
+    invalid = _invalid(path, offset + position, reason.split(": line")[0])
+    invalid.position = position
+    raise invalid
 
 
 def _decode_prefix(text: bytes, path: Path, offset: int) -> tuple[Any, bytes]:
-    """The first JSON value of `text`, and the bytes after it."""
+    """The first JSON value of `text`, and the bytes after it; a character may be cut in two at the end."""
     try:
-        characters = text.decode()
+        characters, used = codecs.utf_8_decode(text, "strict", False)
+    except UnicodeDecodeError as error:
+        raise _invalid(path, offset + error.start, "expected UTF-8") from None
+    try:
         value, end = json.JSONDecoder().raw_decode(characters)
     except (ValueError, RecursionError) as error:
-        position = getattr(error, "pos", getattr(error, "start", 0))
-        reason = "the file ends too early, it was cut short" if position >= len(text) - 1 else str(error).split(": line")[0]
+        reason = str(error).split(": line")[0]
+        position = _byte_position(text, getattr(error, "pos", 0))
+        if position >= used or reason.startswith("Unterminated string"):
+            position, reason = used, _CUT_SHORT
         raise _invalid(path, offset + position, reason) from None
-    return value, characters[end:].encode()
+    return value, characters[end:].encode() + text[used:]
+
+
+def _byte_position(text: bytes, position: int) -> int:
+    """The byte where character `position` of `text` stands, or the first one that is no UTF-8."""
+    try:
+        return len(codecs.utf_8_decode(text, "strict", False)[0][:position].encode())
+    except UnicodeDecodeError as error:
+        return error.start
 
 
 def _decode_first(file: BinaryIO, buffer: bytes, path: Path) -> tuple[Any, bytes]:
     """The JSON value at the start of `buffer`, which is topped up as needed, and the bytes after it."""
     buffer = _fill(file, buffer)
+    with contextlib.suppress(DataError):
+        return _decode_prefix(buffer, path, 0)
+    buffer = _fill(file, buffer, _MAX_VALUE_BYTES)
     try:
         return _decode_prefix(buffer, path, file.tell() - len(buffer))
-    except DataError:
-        buffer = _fill(file, buffer, 4 << 20)
-        return _decode_prefix(buffer, path, file.tell() - len(buffer))
+    except _InvalidJson as error:
+        if len(buffer) < _MAX_VALUE_BYTES or not str(error).endswith(_CUT_SHORT):
+            raise
+        raise _invalid(path, file.tell() - len(buffer), f"no value ends within {_MAX_VALUE_BYTES} bytes") from None
 
 
 def _read_key(file: BinaryIO, buffer: bytes, path: Path) -> tuple[str, bytes]:
-    match = re.match(rb'"((?:[^"\\]|\\.){0,1000})"\s*:\s*', buffer)
-    if not match:
-        got = f"expected a key, got {_show(buffer[:20].decode(errors='replace'))}" if buffer else "the file ends too early, it was cut short"
-        raise _invalid(path, file.tell() - len(buffer), got)
-    return match[1].decode(errors="replace"), buffer[match.end() :]
+    if match := _KEY.match(buffer):
+        with contextlib.suppress(ValueError):  # a bad escape, or not UTF-8
+            return json.loads(match[1].decode()), buffer[match.end() :]
+    got = f"expected a key, got {_show(buffer[:20].decode(errors='replace'))}" if buffer else _CUT_SHORT
+    raise _invalid(path, file.tell() - len(buffer), got)
 
 
 def _skip_to(file: BinaryIO, opening: bytes, path: Path) -> bytes:
@@ -169,9 +213,12 @@ def _fill(file: BinaryIO, buffer: bytes, size: int = 1 << 16) -> bytes:
     return buffer + file.read(size - len(buffer)) if len(buffer) < size else buffer
 
 
-def _open(path: Path) -> BinaryIO:
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """The file; trouble of the system, now or while it is read, becomes a DataError."""
     try:
-        return path.open("rb")
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise DataError(f"{path}: expected a readable file, got {error.strerror or error}") from None
 

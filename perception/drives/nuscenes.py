@@ -2,6 +2,7 @@
 
 import json
 import logging
+import struct
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -17,13 +18,15 @@ from perception.core.files import inside
 from perception.core.frame import Camera, Frame
 from perception.core.pointcloud import PointCloud
 from perception.core.transform import Transform
-from perception.drives.nuscenes_index import NuScenesIndex, open_index
+from perception.drives.nuscenes_index import open_index
 
 OnMissing = Literal["error", "skip", "empty"]
 LIDAR = "LIDAR_TOP"
+_OWN_FOLDER = "got a version's own folder; give the one above it: {}"
 log = logging.getLogger(__name__)
 
-# Categories that the detection benchmark scores; the rest (animals, strollers, debris, ...) is no truth. Source: devkit `category_to_detection_name`.
+# Categories that the detection benchmark scores; the rest (animals, strollers, debris, ...) is no truth.
+# Source: devkit `category_to_detection_name`.
 CATEGORY_TO_CLASS = {
     "movable_object.barrier": "barrier",
     "movable_object.trafficcone": "traffic_cone",
@@ -69,16 +72,22 @@ class NuScenes:
         if not (self.dataroot / self.version / "sample.json").is_file():
             known = find_versions(self.dataroot)
             found = f"found {', '.join(known)}" if known else "found no version there"
-            raise UsageError(f"{self.dataroot}: version {self.version!r}: expected a folder with sample.json, {found}{nearest_hint(self.version, known)}")
+            if not known and (self.dataroot / "sample.json").is_file():
+                found = _OWN_FOLDER.format(self.dataroot.resolve().parent)
+            hint = nearest_hint(self.version, known)
+            raise UsageError(f"{self.dataroot}: version {self.version!r}: expected a folder with sample.json, {found}{hint}")
         self.index = open_index(self.dataroot / self.version, cache=cache, tell=tell)
         self.on_missing = expect_on_missing(on_missing)
         self.missing: set[str] = set()  # sample tokens whose lidar file was not there
         self.has_cameras, self.has_truth = cameras, truth and len(self.index.tables["annotation"]) > 0
         if LIDAR not in self.index.names["channel"]:
-            raise DataError(f"{self.dataroot / self.version}/sensor.json: expected a sensor {LIDAR}, got {', '.join(self.index.names['channel'])}")
+            names = ", ".join(map(repr, self.index.names["channel"])) or "no lidar and no camera"
+            raise DataError(f"{self._file('sensor')}: expected a sensor {LIDAR}, got {names}")
         to_class = [CATEGORY_TO_CLASS.get(name) for name in self.index.names["category"]]
         self._label_of_category = np.array([-1 if name is None else NUSCENES_DETECTION.index(name) for name in to_class], np.int64)
         self._attributes = np.array([*self.index.names["attribute"], ""])
+        self._lidar_channel = self.index.names["channel"].index(LIDAR)
+        self._has_intrinsics = np.isfinite(self.index.numbers("calibration", "intrinsics")).all(axis=(1, 2))
         self._calibrations: dict[int, Transform] = {}
 
     @property
@@ -93,19 +102,22 @@ class NuScenes:
         """
         custom = self._custom_splits()
         official = official_splits()
-        if name in official:
-            ending = {"train": "trainval", "val": "trainval", "mini_train": "mini", "mini_val": "mini", "test": "test"}.get(name, "trainval")
-            if not self.version.endswith(ending) and name not in custom:
-                raise UsageError(f"split {name!r} belongs to a version v1.0-{ending}, got {self.version}")
-            scenes = official[name] if self.version.endswith(ending) else custom[name]
+        ending = {"mini_train": "mini", "mini_val": "mini", "test": "test"}.get(
+            name, "trainval"
+        )  # of the versions that have an official split
+        if name in official and self.version.endswith(ending):
+            scenes = official[name]
         elif name in custom:
-            scenes = custom[name]
+            scenes = list(dict.fromkeys(custom[name]))
+        elif name in official:
+            raise UsageError(f"split {name!r} belongs to a version v1.0-{ending}, got {self.version}")
         else:
             known = sorted({*custom, *official})
-            raise UsageError(f"split {name!r}: expected one of {', '.join(known)}{nearest_hint(name, known)}")
+            raise UsageError(f"split {name!r}: expected one of {', '.join(map(repr, known))}{nearest_hint(name, known)}")
         absent = [scene for scene in scenes if scene not in self.index.scene_row]
         if absent:
-            raise DataError(f"{self.dataroot / self.version}: split {name!r}: {len(absent)} of its {len(scenes)} scenes are not in scene.json, first {absent[0]}")
+            counts = f"{len(absent)} of its {len(scenes)} scenes are not in scene.json"
+            raise DataError(f"{self.dataroot / self.version}: split {name!r}: {counts}, first {absent[0]!r}")
         return sorted(scenes, key=self.index.scene_row.__getitem__)
 
     def drive(self, scene: str) -> "NuScenesDrive":
@@ -125,16 +137,17 @@ class NuScenes:
             if sample not in index.sample_row:
                 raise UsageError(f"sample {sample!r}: not in {self.version}")
             sample = index.sample_row[sample]
-        records = index.numbers("sample", "key_record")[sample]
-        lidar = int(records[index.names["channel"].index(LIDAR)])
+        records = index.numbers("sample", "key_record")[sample].tolist()
+        lidar = records[self._lidar_channel]
         token = index.text("sample", "token", sample)
         if lidar < 0:
-            raise DataError(f"{self.dataroot / self.version}/sample_data.json: sample {token!r}: expected a key frame of {LIDAR}, found none")
+            raise DataError(f"{self._file('sample_data')}: sample {token!r}: expected a key frame of {LIDAR}, found none")
         cameras = {}
         if self.has_cameras:
+            calibration = index.numbers("record", "calibration")
             for channel, record in zip(index.names["channel"], records, strict=True):
-                if record >= 0 and np.isfinite(index.numbers("calibration", "intrinsics")[index.numbers("record", "calibration")[record]]).all():
-                    cameras[channel] = self._camera(channel, int(record))
+                if record >= 0 and self._has_intrinsics[calibration[record]]:
+                    cameras[channel] = self._camera(channel, record)
         return Frame(
             token=token,
             timestamp_us=int(index.numbers("sample", "timestamp")[sample]),
@@ -147,8 +160,7 @@ class NuScenes:
 
     def lidar_path(self, sample: int) -> Path:
         """The lidar file of a sample's key frame (row of the index)."""
-        record = int(self.index.numbers("sample", "key_record")[sample, self.index.names["channel"].index(LIDAR)])
-        return self._path(record)
+        return self._path(int(self.index.numbers("sample", "key_record")[sample, self._lidar_channel]))
 
     def _truth(self, sample: int) -> Detections:
         """Annotations of the scored classes, in the global frame, in the order of the table."""
@@ -189,7 +201,8 @@ class NuScenes:
 
     def _ego_to_global(self, record: int) -> Transform:
         index = self.index
-        return Transform.from_quaternion(index.numbers("record", "ego_rotation")[record], np.array(index.numbers("record", "ego_translation")[record]))
+        translation = np.array(index.numbers("record", "ego_translation")[record])
+        return Transform.from_quaternion(index.numbers("record", "ego_rotation")[record], translation)
 
     def _sensor_to_ego(self, record: int) -> Transform:
         row = int(self.index.numbers("record", "calibration")[record])
@@ -198,28 +211,34 @@ class NuScenes:
             self._calibrations[row] = Transform.from_quaternion(rotation, np.array(translation))
         return self._calibrations[row]
 
+    def _file(self, table: str) -> Path:
+        return self.dataroot / self.version / f"{table}.json"
+
     def _path(self, record: int) -> Path:
         name = self.index.text("record", "filename", record)
-        return inside(self.dataroot, name, where=f"{self.dataroot / self.version}/sample_data.json: filename")
+        return inside(self.dataroot, name, where=f"{self._file('sample_data')}: filename")
 
     def _read_cloud(self, record: int, token: str) -> PointCloud:
         """The lidar file of a record in the lidar frame; rows of five float32: x, y, z, intensity, ring."""
         path = self._path(record)
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if self.on_missing == "error":
-                raise DataError(f"{path}: the lidar file of sample {token} is missing; --on-missing skip or empty goes on without it") from None
+                how = "on_missing='skip' or 'empty' (--on-missing) goes on without it"
+                raise DataError(f"{path}: the lidar file of sample {token!r} is missing; {how}") from None
             self.missing.add(token)
             return PointCloud(np.zeros((0, 5), np.float32), np.zeros(0, np.int64))
         except OSError as error:
-            raise DataError(f"{path}: expected a readable lidar file, got {error.strerror}") from None
+            raise DataError(f"{path}: expected a readable lidar file, got {error.strerror or error}") from None
         if len(content) % 20:
-            raise DataError(f"{path}: expected a multiple of 20 bytes (x, y, z, intensity, ring float32), got {len(content)}; the file was cut short, copy it again")
-        rows = np.frombuffer(content, np.float32).reshape(-1, 5)
-        if not np.isfinite(rows).all():
-            raise DataError(f"{path}: expected finite numbers, got {int((~np.isfinite(rows)).any(axis=1).sum())} of {len(rows)} points with NaN or infinity")
-        points = rows.copy()
+            expected = "expected a multiple of 20 bytes (x, y, z, intensity, ring float32)"
+            raise DataError(f"{path}: {expected}, got {len(content)}; the file was cut short, copy it again")
+        rows = np.frombuffer(content, "<f4").reshape(-1, 5)
+        is_sound = np.isfinite(rows).all(axis=1) & (np.abs(rows[:, 4]) < 2**31)
+        if not is_sound.all():
+            raise DataError(f"{path}: expected finite numbers, got {int((~is_sound).sum())} of {len(rows)} points without")
+        points = rows.astype(np.float32)
         points[:, 4] = 0  # age of the key sweep
         return PointCloud(points, rows[:, 4].astype(np.int64))
 
@@ -227,10 +246,14 @@ class NuScenes:
         path = self.dataroot / self.version / "splits.json"
         if not path.is_file():
             return {}
-        if path.stat().st_size > 16 << 20:
-            raise DataError(f"{path}: expected at most 16 MiB, got {path.stat().st_size} bytes")
         try:
+            if (size := path.stat().st_size) > 16 << 20:
+                raise DataError(f"{path}: expected at most 16 MiB, got {size} bytes")
             splits: Any = json.loads(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: expected a readable file, got {error.strerror or error}") from None
+        except DataError:
+            raise
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: invalid JSON: {error}") from None
         if not isinstance(splits, dict) or not all(isinstance(s, list) and all(isinstance(n, str) for n in s) for s in splits.values()):
@@ -262,7 +285,7 @@ class NuScenesDrive:
         """The frames; under `on_missing="skip"` those without their lidar file are left out and counted."""
         for sample in self._samples:
             frame = self.dataset.frame(sample)
-            if self.dataset.on_missing == "skip" and not self.dataset.lidar_path(sample).is_file():
+            if self.dataset.on_missing == "skip" and not _is_there(self.dataset.lidar_path(sample)):
                 self.dataset.missing.add(frame.token)
                 continue
             yield frame
@@ -298,16 +321,29 @@ def _only_version(dataroot: Path) -> str:
     if len(versions) == 1:
         return versions[0]
     if (dataroot / "sample.json").is_file():
-        raise UsageError(f"{dataroot}: this is a version's own folder; give the folder above it: {dataroot.resolve().parent}")
+        raise UsageError(f"{dataroot}: expected the folder above the versions, {_OWN_FOLDER.format(dataroot.resolve().parent)}")
     found = f"found {', '.join(versions)}: choose one with --version" if versions else "found none"
     raise UsageError(f"{dataroot}: expected a version folder (v1.0-mini, ...) with sample.json, {found}")
 
 
+def _is_there(path: Path) -> bool:
+    """Whether something has this name; what cannot be read is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: expected a readable image, got {error.strerror or error}") from None
+    except (SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:  # what damaged files make pillow raise
         raise DataError(f"{path}: expected an image, got {error}") from None

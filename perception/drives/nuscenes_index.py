@@ -21,14 +21,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from perception.core.errors import DataError
-from perception.core.files import write_bytes
-from perception.drives.nuscenes_tables import TABLES, Columns, expect_distinct, iter_table, read_table, resolve
+from perception.core.files import atomic_write, write_bytes
+from perception.drives.nuscenes_tables import (
+    TABLES,
+    Columns,
+    concatenate_columns,
+    expect_distinct,
+    index_in,
+    iter_table,
+    points_nowhere,
+    read_table,
+    resolve,
+)
 
-FORMAT = 1  # raise with every change of what the index holds
+FORMAT = 2  # raise with every change of what the index holds
 _PARTS = ("scene", "sample", "annotation", "instance", "record", "calibration")
+_ROWS_AT_ONCE = 150_000  # of the large tables, while their tokens are looked up
 _MAX_VELOCITY_GAP_US = 1_500_000  # devkit NuScenes.box_velocity: seconds between neighbours, twice that for both sides
 log = logging.getLogger(__name__)
 
@@ -96,10 +106,13 @@ def open_index(folder: Path, *, cache: Path | None = None, tell: Callable[[str],
         start = time.monotonic()
         names, tables = _build(folder)
         index = NuScenesIndex(names, tables)
+        if _signature(folder) != signature:
+            raise DataError(f"{folder}: the tables changed while they were read; try again when they are complete")
         try:
             index = _store(cache / digest, names, tables) or index
         except OSError as error:  # a read-only home still reads data, only slower the next time
             tell(f"the index cannot be kept in {cache}: {error.strerror or error}")
+        del names, tables  # the memory map takes their place
         tell(f"indexed {folder} in {time.monotonic() - start:.1f} s")
     try:
         if _known_digest(note, signature) != digest:
@@ -127,7 +140,7 @@ def _known_digest(note: Path, signature: list[list[Any]]) -> str | None:
     try:
         seen = json.loads(note.read_bytes())
         digest = seen["digest"] if seen["signature"] == signature else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return digest if isinstance(digest, str) and digest.isalnum() else None
 
@@ -136,9 +149,13 @@ def _digest(folder: Path) -> str:
     digest = hashlib.blake2b(f"format {FORMAT}".encode(), digest_size=16)
     for table in TABLES:
         digest.update(table.encode())
-        with (folder / f"{table}.json").open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        path = folder / f"{table}.json"
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise DataError(f"{path}: expected a readable file, got {error.strerror or error}") from None
     return digest.hexdigest()
 
 
@@ -147,31 +164,49 @@ def _open(folder: Path) -> NuScenesIndex | None:
     try:
         names = json.loads((folder / "names.json").read_bytes())
         tables = {part: pa.ipc.open_file(pa.memory_map(str(folder / f"{part}.arrow"))).read_all() for part in _PARTS}
-    except (OSError, ValueError, pa.ArrowException):
+        for part, table in tables.items():
+            table.validate()
+            if table.schema.metadata != _about(part, table.num_rows):
+                return None
+    except (OSError, ValueError, RecursionError, pa.ArrowException):
+        return None
+    is_sound = isinstance(names, dict) and names.keys() == {"category", "attribute", "channel"}
+    if not is_sound or not all(isinstance(v, list) and all(isinstance(name, str) for name in v) for v in names.values()):
         return None
     return NuScenesIndex(names, tables)
 
 
 def _store(folder: Path, names: dict[str, list[str]], tables: dict[str, pa.Table]) -> NuScenesIndex | None:
+    """Write the index aside, then move it to `folder`, and open it there; another process may have been first."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", suffix=".partial", dir=folder.parent))
     try:
         for part in _PARTS:
-            with pa.OSFile(str(aside / f"{part}.arrow"), "wb") as file, pa.ipc.new_file(file, tables[part].schema) as writer:
-                writer.write_table(tables[part])
-        (aside / "names.json").write_text(json.dumps(names))
+            table = tables[part].replace_schema_metadata(_about(part, tables[part].num_rows))
+            with atomic_write(aside / f"{part}.arrow") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+        write_bytes(aside / "names.json", json.dumps(names).encode())
+        if (stored := _open(folder)) is not None:
+            return stored
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one, if any
         aside.rename(folder)
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)
         if not folder.is_dir():  # else another process was first
             raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return _open(folder)
+
+
+def _about(part: str, num_rows: int) -> dict[bytes, bytes]:
+    """What is written with a part and must be found again."""
+    return {b"part": part.encode(), b"format": str(FORMAT).encode(), b"rows": str(num_rows).encode()}
 
 
 def _build(folder: Path) -> tuple[dict[str, list[str]], dict[str, pa.Table]]:
     """Read, check and join all tables."""
-    read = {t: read_table(folder, t) for t in ("attribute", "calibrated_sensor", "category", "instance", "log", "scene", "sensor", "visibility")}
+    small = ("attribute", "calibrated_sensor", "category", "instance", "log", "scene", "sensor", "visibility")
+    read = {table: read_table(folder, table) for table in small}
     names = {"category": read["category"]["name"].to_pylist(), "attribute": read["attribute"]["name"].to_pylist()}
     calibration, names["channel"] = _join_calibrations(folder, read)
     scene_log = resolve(folder, "scene", read["scene"], "log_token", "log", read["log"]["token"])
@@ -202,7 +237,7 @@ def _build(folder: Path) -> tuple[dict[str, list[str]], dict[str, pa.Table]]:
     if len(set(names_of := scene["name"].to_pylist())) != len(names_of):
         raise DataError(f"{folder}/scene.json: expected different scene names, got {len(names_of) - len(set(names_of))} repeated")
     parts = {"scene": scene, "sample": sample, "annotation": annotation, "instance": instance, "record": record, "calibration": calibration}
-    return names, {name: _to_table(columns) for name, columns in parts.items()}
+    return names, {name: _to_table(parts.pop(name)) for name in list(parts)}
 
 
 def _join_calibrations(folder: Path, read: dict[str, Columns]) -> tuple[Columns, list[str]]:
@@ -217,7 +252,7 @@ def _join_calibrations(folder: Path, read: dict[str, Columns]) -> tuple[Columns,
         "token": rows["token"],
         "channel": channel_of_sensor[sensor],
         "translation": rows["translation"],
-        "rotation": _expect_rotations(folder, "calibrated_sensor", rows),
+        "rotation": rows["rotation"],
         "intrinsics": rows["camera_intrinsic"],
     }, names
 
@@ -231,30 +266,25 @@ def _join_samples(folder: Path, scenes: Columns) -> Columns:
 
 def _join_annotations(folder: Path, read: dict[str, Columns], sample: Columns, instance: Columns) -> Columns:
     table = "sample_annotation"
-    rows = read_table(folder, table)
-    of_sample = resolve(folder, table, rows, "sample_token", "sample", sample["token"])
-    of_instance = resolve(folder, table, rows, "instance_token", "instance", instance["token"])
-    attribute = resolve(folder, table, rows, "attribute_tokens", "attribute", read["attribute"]["token"], may_be_empty=True)
-    visibility = resolve(folder, table, rows, "visibility_token", "visibility", read["visibility"]["token"], may_be_empty=True)
-    before, after = (resolve(folder, table, rows, side, table, rows["token"], may_be_empty=True) for side in ("prev", "next"))
-    if (rows["size"] <= 0).any():
-        row = int((rows["size"] <= 0).any(axis=1).argmax())
-        raise DataError(f"{folder / table}.json: token {rows['token'][row].as_py()!r}: size: expected w, l, h > 0, got {rows['size'][row].tolist()}")
-    order = np.argsort(of_sample, kind="stable")
-    levels = np.array([_visibility_level(text) for text in read["visibility"]["level"].to_pylist()] + [0], np.int64)
-    return {
-        "token": rows["token"].take(order),
-        "sample": of_sample[order],
-        "instance": of_instance[order],
-        "category": instance["category"][of_instance[order]],
-        "attribute": attribute[order],
-        "visibility": levels[visibility[order]],
-        "translation": rows["translation"][order],
-        "size": rows["size"][order],
-        "rotation": _expect_rotations(folder, table, rows)[order],
-        "velocity": annotation_velocity(rows["translation"], sample["timestamp"][of_sample], before, after)[order],
-        "num_lidar_pts": rows["num_lidar_pts"][order],
-    }
+    levels = np.array([_visibility_level(text) for text in read["visibility"]["level"].to_pylist()] + [0], np.int8)
+    pieces: list[Columns] = []
+    for rows in iter_table(folder, table, min_rows=_ROWS_AT_ONCE):
+        of_sample = resolve(folder, table, rows, "sample_token", "sample", sample["token"])
+        of_instance = resolve(folder, table, rows, "instance_token", "instance", instance["token"])
+        attribute = resolve(folder, table, rows, "attribute_tokens", "attribute", read["attribute"]["token"], may_be_empty=True)
+        visibility = resolve(folder, table, rows, "visibility_token", "visibility", read["visibility"]["token"], may_be_empty=True)
+        piece = {name: rows[name] for name in ("token", "prev", "next", "translation", "size", "rotation", "num_lidar_pts")}
+        piece |= {"sample": of_sample.astype(np.int32), "instance": of_instance.astype(np.int32)}
+        pieces.append(piece | {"attribute": attribute.astype(np.int16), "visibility": levels[visibility]})
+    columns = concatenate_columns(pieces)
+    expect_distinct(folder, table, columns["token"])
+    before, after = (resolve(folder, table, columns, side, table, columns["token"], may_be_empty=True) for side in ("prev", "next"))
+    del columns["prev"], columns["next"]
+    columns["velocity"] = annotation_velocity(columns["translation"], sample["timestamp"][columns["sample"]], before, after)
+    columns["category"] = instance["category"][columns["instance"]]
+    del before, after
+    order = np.argsort(columns["sample"], kind="stable")
+    return {name: _take(columns.pop(name), order) for name in list(columns)}
 
 
 def annotation_velocity(translation: np.ndarray, timestamp_us: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -277,54 +307,44 @@ def annotation_velocity(translation: np.ndarray, timestamp_us: np.ndarray, befor
 def _join_records(folder: Path, calibrated_sensor: Columns, calibration: Columns, sample: Columns) -> Columns:
     """sample_data of lidars and cameras with their ego poses, in the order scene, channel, time."""
     table = "sample_data"
-    parts: list[Columns] = []
-    for rows in iter_table(folder, table):
-        of_calibration = resolve(folder, table, _chunked(rows), "calibrated_sensor_token", "calibrated_sensor", calibrated_sensor["token"])
-        of_sample = resolve(folder, table, _chunked(rows), "sample_token", "sample", sample["token"])
-        _expect_inside(folder, rows)
-        keep = np.flatnonzero(calibration["channel"][of_calibration] >= 0)  # no radar: a sixth of trainval's bytes that nobody reads
-        part = {name: rows[name].take(keep) for name in ("token", "ego_pose_token", "filename")}
-        part |= {name: rows[name][keep] for name in ("timestamp", "is_key_frame")}
-        part |= {name: rows[name][keep].astype(np.int32) for name in ("width", "height")}
-        parts.append(part | {"calibration": of_calibration[keep].astype(np.int32), "sample": of_sample[keep].astype(np.int32)})
-    columns: Columns = {}
-    for name in list(parts[0]):
-        values = [part.pop(name) for part in parts]
-        columns[name] = np.concatenate(values) if isinstance(values[0], np.ndarray) else pa.chunked_array(values, type=pa.string())
+    pieces: list[Columns] = []
+    for rows in iter_table(folder, table, min_rows=_ROWS_AT_ONCE):
+        of_calibration = resolve(folder, table, rows, "calibrated_sensor_token", "calibrated_sensor", calibrated_sensor["token"])
+        of_sample = resolve(folder, table, rows, "sample_token", "sample", sample["token"])
+        channel = calibration["channel"][of_calibration].astype(np.int16)
+        piece = {name: rows[name] for name in ("token", "ego_pose_token", "filename", "timestamp", "width", "height")}
+        piece |= {"is_key": rows["is_key_frame"], "calibration": of_calibration.astype(np.int32), "sample": of_sample.astype(np.int32)}
+        piece["channel"] = channel
+        keep = np.flatnonzero(channel >= 0)  # no radar: a sixth of trainval's bytes that nobody reads
+        pieces.append({name: _take(column, keep) for name, column in piece.items()})
+    columns = concatenate_columns(pieces)
     expect_distinct(folder, table, columns["token"])
-
-    channel = calibration["channel"][columns["calibration"]].astype(np.int16)
-    order = np.lexsort((columns["timestamp"], channel, sample["scene"][columns["sample"]]))
-    poses = read_table(folder, "ego_pose")
-    pose = resolve(folder, table, columns, "ego_pose_token", "ego_pose", poses["token"])[order]
-    del columns["ego_pose_token"], poses["token"]
-    return {
-        "token": columns.pop("token").take(order),
-        "filename": columns.pop("filename").take(order),
-        "channel": channel[order],
-        "is_key": columns["is_key_frame"][order],
-        **{name: columns[name][order] for name in ("timestamp", "calibration", "sample", "width", "height")},
-        "ego_translation": poses["translation"][pose],
-        "ego_rotation": poses["rotation"][pose],
-    }
+    columns["ego_translation"], columns["ego_rotation"] = _ego_poses(folder, columns)
+    del columns["ego_pose_token"]
+    order = np.lexsort((columns["timestamp"], columns["channel"], sample["scene"][columns["sample"]]))
+    return {name: _take(columns.pop(name), order) for name in list(columns)}
 
 
-def _expect_inside(folder: Path, rows: Columns) -> None:
-    """Refuse file names that leave the dataroot."""
-    outside = pc.match_substring_regex(rows["filename"], r"(^$|^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|\x00)").to_numpy(zero_copy_only=False)
-    if outside.any():
-        row = int(outside.argmax())
-        name, token = rows["filename"][row].as_py(), rows["token"][row].as_py()
-        raise DataError(f"{folder}/sample_data.json: token {token!r}: filename {name!r} leaves the dataroot; refused")
+def _ego_poses(folder: Path, records: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """Translation (N, 3) and rotation (N, 4) of the ego pose of each record; the poses pass by, they are more than the records."""
+    translation, rotation = np.full((len(records["token"]), 3), np.nan), np.full((len(records["token"]), 4), np.nan)
+    rows, wanted = np.arange(len(translation)), records["ego_pose_token"]  # records that have no pose yet
+    tokens = []
+    for poses in iter_table(folder, "ego_pose", min_rows=_ROWS_AT_ONCE):
+        pose = index_in(wanted, poses["token"])
+        is_found = pose >= 0
+        translation[rows[is_found]] = poses["translation"][pose[is_found]]
+        rotation[rows[is_found]] = poses["rotation"][pose[is_found]]
+        rows, wanted = rows[~is_found], wanted.filter(pa.array(~is_found))
+        tokens.append(poses["token"])
+    if len(rows):
+        raise points_nowhere(folder, "sample_data", records, "ego_pose_token", "ego_pose", int(rows[0]))
+    expect_distinct(folder, "ego_pose", pa.chunked_array([chunk for token in tokens for chunk in token.chunks], type=pa.string()))
+    return translation, rotation
 
 
-def _expect_rotations(folder: Path, table: str, rows: Columns) -> np.ndarray:
-    """The rotation column (N, 4), refused where a quaternion is zero."""
-    zero = np.abs(rows["rotation"]).max(axis=1, initial=0) < 1e-8
-    if zero.any():
-        token = rows["token"][int(zero.argmax())].as_py()
-        raise DataError(f"{folder / table}.json: token {token!r}: rotation: expected a quaternion w x y z, got all zero")
-    return rows["rotation"]
+def _take(column: Any, rows: np.ndarray) -> Any:
+    return column[rows] if isinstance(column, np.ndarray) else column.take(pa.array(rows))
 
 
 def _visibility_level(text: str) -> int:
@@ -332,13 +352,10 @@ def _visibility_level(text: str) -> int:
     return {"v0-40": 1, "v40-60": 2, "v60-80": 3, "v80-100": 4}.get(text, 0)
 
 
-def _chunked(rows: Columns) -> Columns:
-    return {name: pa.chunked_array([value]) if isinstance(value, pa.Array) else value for name, value in rows.items()}
-
-
 def _to_table(columns: Columns) -> pa.Table:
     arrays = {}
-    for name, value in columns.items():
+    for name in list(columns):
+        value = columns.pop(name)
         if isinstance(value, np.ndarray):
             flat = pa.array(np.ascontiguousarray(value).reshape(-1))
             for width in reversed(value.shape[1:]):

@@ -11,6 +11,7 @@ import numpy as np
 X, Y, SIZE, YAW, VX, VY, SCORE, NUM_FLOATS = 0, 1, 3, 6, 7, 8, 9, 10
 ID, LABEL, SEEN_US, BORN_US, HITS, DETECTION, NUM_INTS = 0, 1, 2, 3, 4, 5, 6
 MAX_SPEED = 1e6  # m/s; NaN, infinity and what would overflow when it is multiplied by a time
+BUCKETS = 32  # along x, for each class
 MIN_STEP = 0.01  # seconds; over a shorter time a displacement is noise and says nothing of the velocity
 
 
@@ -32,56 +33,89 @@ def associate(order, found, label, numbers, whole, count, timestamp_us, gate, ga
     other one's.
     """
     match = np.full(len(found), -1, np.int64)
-    # Tracks by class, in the order of their rows: a detection then looks at its own class only.
-    start = np.zeros(len(gate) + 1, np.int64)
+    if count == 0:
+        return match
+    half, middle, limit, is_free = np.empty(count), np.empty(count), np.empty(count), np.ones(count, np.bool_)
+    # What bounds the search, for each class: middles from `low` to `high`, the largest limit, the largest number in a sum (for rounding).
+    low, high = np.full(len(gate), np.inf), np.full(len(gate), -np.inf)
+    reach, largest, all_known = np.zeros(len(gate)), np.zeros(len(gate)), np.ones(len(gate), np.bool_)
+    least, most = np.inf, 0.0  # of half the elapsed time
     for j in range(count):
-        start[whole[j, LABEL] + 1] += 1
-    for c in range(len(gate)):
-        start[c + 1] += start[c]
-    end = start[:-1].copy()
-    row = np.empty(count, np.int64)
-    is_free = np.ones(count, np.bool_)
-    known = np.empty(count, np.bool_)
-    x, y, vx, vy = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
-    half, limit = np.empty(count), np.empty(count)
-    for j in range(count):
-        c = whole[j, LABEL]
-        k = end[c]
-        end[c] += 1
-        row[k] = j
-        x[k], y[k] = numbers[j, X], numbers[j, Y]
-        known[k] = is_known(numbers[j, VX], numbers[j, VY])
-        vx[k], vy[k] = (numbers[j, VX], numbers[j, VY]) if known[k] else (0.0, 0.0)
+        c, x, vx, vy = whole[j, LABEL], numbers[j, X], numbers[j, VX], numbers[j, VY]
         elapsed = (timestamp_us - whole[j, SEEN_US]) * 1e-6
-        half[k] = 0.5 * elapsed
-        limit[k] = gate[c] * (1.0 - gate_growth + gate_growth * min(elapsed, gate_horizon) / 0.5)
+        half[j] = 0.5 * elapsed
+        limit[j] = gate[c] * (1.0 - gate_growth + gate_growth * min(elapsed, gate_horizon) / 0.5)
+        least, most = min(least, half[j]), max(most, half[j])
+        if not is_known(vx, vy):
+            all_known[c] = False
+            vx = 0.0
+        middle[j] = x + half[j] * vx
+        low[c], high[c] = min(low[c], middle[j]), max(high[c], middle[j])
+        reach[c], largest[c] = max(reach[c], limit[j]), max(largest[c], abs(x) + half[j] * abs(vx))
+    row, start = _sorted_into_buckets(middle, whole, count, low, high)
     for i in order:
         c = label[i]
         if c < 0:
             continue
+        x, y, vx, vy = found[i, X], found[i, Y], found[i, VX], found[i, VY]
+        known = is_known(vx, vy)
+        first, last = start[c * BUCKETS], start[(c + 1) * BUCKETS]
+        if known and all_known[c]:  # only buckets that may hold a middle within reach
+            margin = reach[c] + 1e-9 * (largest[c] + abs(x) + most * abs(vx))
+            one, other = x - least * vx, x - most * vx
+            first = start[c * BUCKETS + _bucket(min(one, other) - margin, low[c], high[c], 0)]
+            last = start[c * BUCKETS + _bucket(max(one, other) + margin, low[c], high[c], BUCKETS - 1) + 1]
         best, best_distance = -1, np.inf
-        own_known = is_known(found[i, VX], found[i, VY])
-        own_x, own_y, own_vx, own_vy = found[i, X], found[i, Y], found[i, VX], found[i, VY]
-        for k in range(start[c], end[c]):
-            if own_known:
-                sum_vx = own_vx + (vx[k] if known[k] else own_vx)
-            else:
-                sum_vx = vx[k] + vx[k]
-            dx = own_x - x[k] - half[k] * sum_vx
-            if abs(dx) > limit[k] or not is_free[k]:  # most pairs end here; the distance is never below |dx|
+        for k in range(first, last):
+            j = row[k]
+            if not is_free[j]:
                 continue
-            if own_known:
-                sum_vy = own_vy + (vy[k] if known[k] else own_vy)
-            else:
-                sum_vy = vy[k] + vy[k]
-            dy = own_y - y[k] - half[k] * sum_vy
+            track_vx, track_vy = numbers[j, VX], numbers[j, VY]
+            own_vx, own_vy = vx, vy
+            if not is_known(track_vx, track_vy):
+                track_vx, track_vy = (vx, vy) if known else (0.0, 0.0)
+            if not known:
+                own_vx, own_vy = track_vx, track_vy
+            dx = x - numbers[j, X] - half[j] * (own_vx + track_vx)
+            if abs(dx) > limit[j]:  # most pairs end here: the distance is never below |dx|
+                continue
+            dy = y - numbers[j, Y] - half[j] * (own_vy + track_vy)
             distance = np.sqrt(dx * dx + dy * dy)
-            if distance <= limit[k] and distance < best_distance:
-                best, best_distance = k, distance
+            if distance <= limit[j] and (distance < best_distance or (distance == best_distance and j < best)):
+                best, best_distance = j, distance
         if best >= 0:
             is_free[best] = False
-            match[i] = row[best]
+            match[i] = best
     return match
+
+
+@numba.njit(cache=True)
+def _bucket(middle, low, high, unsure):  # pragma: no cover  compiled
+    """Bucket of a place along x, never falling with it; those outside of low..high belong to the ends. `unsure` for NaN."""
+    place = (middle - low) * (BUCKETS / (high - low) if high > low else 0.0)
+    if place < 0.0:
+        return 0
+    if place >= BUCKETS:
+        return BUCKETS - 1
+    return int(place) if place >= 0.0 else unsure
+
+
+@numba.njit(cache=True)
+def _sorted_into_buckets(middle, whole, count, low, high):  # pragma: no cover  compiled
+    """Track rows by class and bucket, and (C * BUCKETS + 1,) where each bucket starts among them."""
+    start = np.zeros(len(low) * BUCKETS + 1, np.int64)
+    key = np.empty(count, np.int64)
+    for j in range(count):
+        c = whole[j, LABEL]
+        key[j] = c * BUCKETS + _bucket(middle[j], low[c], high[c], 0)
+        start[key[j] + 1] += 1
+    for b in range(len(start) - 1):
+        start[b + 1] += start[b]
+    place, row = start.copy(), np.empty(count, np.int64)
+    for j in range(count):
+        row[place[key[j]]] = j
+        place[key[j]] += 1
+    return row, start
 
 
 @numba.njit(cache=True)
@@ -125,7 +159,8 @@ def absorb(order, match, found, label, numbers, whole, count, timestamp_us, birt
                 vy = (found[i, Y] - numbers[j, Y]) / elapsed
             else:
                 vx, vy = numbers[j, VX], numbers[j, VY]
-        numbers[j] = found[i]
+        for k in range(NUM_FLOATS):
+            numbers[j, k] = found[i, k]
         numbers[j, VX], numbers[j, VY] = vx, vy
         whole[j, SEEN_US] = timestamp_us
         whole[j, HITS] += 1
@@ -134,24 +169,22 @@ def absorb(order, match, found, label, numbers, whole, count, timestamp_us, birt
 
 
 @numba.njit(cache=True)
-def report(numbers, whole, count, timestamp_us, min_hits, first_confidence, coast_decay):  # pragma: no cover  compiled
-    """The columns of `Tracks` for tracks with at least `min_hits` detections, in new arrays, coasted ones moved on to now.
+def report(
+    numbers, whole, count, timestamp_us, min_hits, first_confidence, coast_decay,
+    center, size, yaw, velocity, label, score, track_id, age, hits, coasted, source,
+):  # fmt: skip  # pragma: no cover  compiled
+    """Fill the columns of `Tracks` with the tracks of at least `min_hits` detections, coasted ones moved on to now. Returns their number.
 
-    Returns center, size, yaw, velocity, label, score, track_id, age, hits, coasted, detection_index.
+    center ... source   arrays with room for `count` rows
     """
-    shown = 0
-    for j in range(count):
-        shown += whole[j, HITS] >= min_hits
-    center, size, yaw, velocity = np.empty((shown, 3)), np.empty((shown, 3)), np.empty(shown), np.empty((shown, 2))
-    label, track_id, hits, source = np.empty(shown, np.int64), np.empty(shown, np.int64), np.empty(shown, np.int64), np.empty(shown, np.int64)
-    score, age, coasted = np.empty(shown), np.empty(shown), np.empty(shown, np.bool_)
     k = 0
     for j in range(count):
         if whole[j, HITS] < min_hits:
             continue
         vx, vy = numbers[j, VX], numbers[j, VY]
-        center[k] = numbers[j, :SIZE]
-        size[k] = numbers[j, SIZE:YAW]
+        for d in range(3):
+            center[k, d] = numbers[j, d]
+            size[k, d] = numbers[j, SIZE + d]
         yaw[k] = numbers[j, YAW]
         velocity[k, 0], velocity[k, 1] = vx, vy
         score[k] = numbers[j, SCORE] * (1.0 - (1.0 - first_confidence) ** whole[j, HITS])
@@ -168,4 +201,4 @@ def report(numbers, whole, count, timestamp_us, min_hits, first_confidence, coas
         hits[k] = whole[j, HITS]
         source[k] = whole[j, DETECTION]
         k += 1
-    return center, size, yaw, velocity, label, score, track_id, age, hits, coasted, source
+    return k

@@ -40,6 +40,8 @@ def draw_birdseye(
     trails      track id -> (K, 2) positions, oldest first, as `TrailBuffer` collects them
     """
     canvas = Canvas(view)
+    if points is not None:
+        points = points[np.isfinite(points).all(axis=1)]
     if points is not None and len(points):
         shade = np.clip(215 - 35 * (points[:, 2] - np.median(points[:, 2])), 120, 225).astype(np.uint8)
         canvas.dots(view.to_pixels(points), np.repeat(shade[:, None], 3, axis=1))
@@ -56,7 +58,7 @@ def draw_birdseye(
             _draw_box(canvas, truth.boxes[i], TRUTH, width=1.2, dashed=True)
     if tracks is not None:
         _draw_tracks(canvas, tracks, trails or {})
-    return canvas.finish(title, "x forward is up" if ego_to_global is not None else "y (global) is up")
+    return canvas.finish(title, "ego frame: x forward is up" if view.is_ego else "global frame: y is up")
 
 
 def draw_drive(
@@ -85,12 +87,13 @@ def draw_drive(
         if len(path) > 1:
             canvas.line(pixels, class_color(name), width=1.6, opacity=0.8)
         canvas.polygon(_disc(pixels[-1], 2.2), class_color(name), opacity=1.0)
-    canvas.line(view.to_pixels(np.asarray(ego_positions)), INK, width=2.4)
-    canvas.polygon(_disc(view.to_pixels(np.asarray(ego_positions)[-1]), 4), INK, opacity=1.0)
+    if len(ego_positions):
+        canvas.line(view.to_pixels(np.asarray(ego_positions)), INK, width=2.4)
+        canvas.polygon(_disc(view.to_pixels(np.asarray(ego_positions)[-1]), 4), INK, opacity=1.0)
     for number, (name, path) in paths.items():
         if len(path) > 1:
             canvas.label(tuple(view.to_pixels(path[-1])), str(number), class_color(name), size=9)
-    return canvas.finish(title, "y (global) is up")
+    return canvas.finish(title, "global frame: y is up")
 
 
 class TrailBuffer:
@@ -167,14 +170,19 @@ def _legend(tracks: Tracks | None, detections: Detections | None, truth: Detecti
     names = {name for objects in (tracks, detections) if objects is not None for name in objects.names.tolist()}
     entries = [(name, class_color(name), "box" if tracks is not None else "line") for name in sorted(names)]
     if tracks is not None and tracks.coasted.any():
-        entries.append(("coasted", (90, 90, 90), "dashed"))
+        entries.append(("coasted (its class's colour)", class_color("car"), "dashed"))
     if truth is not None:
         entries.append(("truth", TRUTH, "truth"))
     return entries
 
 
 def _visible(view: View, boxes: Boxes3D) -> list[int]:
-    return np.flatnonzero(view.sees(boxes.center)).tolist() if len(boxes) else []
+    """Rows of the boxes of which something may be in the picture, those across its border included."""
+    if not len(boxes):
+        return []
+    pixels = view.to_pixels(boxes.corners[:, :4])
+    low, high = pixels.min(axis=1), pixels.max(axis=1)
+    return np.flatnonzero(((high >= 0) & (low <= view.size_px)).all(axis=1)).tolist()
 
 
 def _disc(center: np.ndarray, radius: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from perception.visual.palette import FAINT, INK, PAPER, Color
 
 _OVERSAMPLING = 2  # drawn twice as large, then shrunk: pillow's lines have no antialiasing
 _HEADER_PX = 34
+_LEGEND_PX = 34  # right of the metres on the left edge
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +23,14 @@ class View:
     up       radians: the global direction that points up in the picture
     extent   metres from the middle to an edge
     size_px  pixels of a side of the square
+    is_ego   the metres on the edges are those of the ego frame (x up, y to the left) instead of the global one (y up, x to the right)
     """
 
     center: tuple[float, float]
     up: float
     extent: float
     size_px: int = 900
+    is_ego: bool = False
 
     def __post_init__(self) -> None:
         if not (self.extent > 0 and np.isfinite(self.extent) and np.isfinite(self.up) and np.isfinite(self.center).all()):
@@ -39,7 +42,7 @@ class View:
     def around_ego(cls, ego_to_global: Transform, *, radius: float = 50.0, size_px: int = 900) -> "View":
         """The ego vehicle in the middle, its x axis (forward) up."""
         x, y, _z = ego_to_global.translation
-        return cls((float(x), float(y)), ego_to_global.yaw, radius, size_px)
+        return cls((float(x), float(y)), ego_to_global.yaw, radius, size_px, is_ego=True)
 
     @classmethod
     def fitting(cls, points: np.ndarray, *, size_px: int = 900) -> "View":
@@ -132,7 +135,7 @@ class Canvas:
         return (right - left) / _OVERSAMPLING, (bottom - top) / _OVERSAMPLING
 
     def scale(self) -> None:
-        """Faint lines and metres along the edges, zero in the middle, and a scale bar."""
+        """Faint lines, metres along the edges (zero in the middle) and a scale bar."""
         view, side = self.view, self.view.size_px
         step = nice_step(view.extent / 3)
         per_metre = side / (2 * view.extent)
@@ -141,9 +144,12 @@ class Canvas:
             at = side / 2 + k * step * per_metre
             self.line(np.array([[at, 0], [at, side]]), FAINT, width=0.5)
             self.line(np.array([[0, at], [side, at]]), FAINT, width=0.5)
-            if k:
-                self.text((at, side - 10), f"{k * step:g}", INK, size=9)
+            if k and abs(k * step) < 0.95 * view.extent:
+                across = -k * step if view.is_ego else k * step  # y of the ego frame grows to the left
+                self.text((at, side - 10), f"{across:g}", INK, size=9)
                 self.text((4, at), f"{-k * step:g}", INK, size=9, anchor="lm")
+        for at, name, anchor in (((4, side / 2), "x" if view.is_ego else "y", "lm"), ((side / 2, side - 10), "y" if view.is_ego else "x", "mm")):
+            self.text(at, f"{name} [m]", INK, size=9, anchor=anchor)
         length = step * per_metre
         x, y = side - 24 - length, side - 40
         self.line(np.array([[x, y], [x + length, y]]), INK, width=3)
@@ -158,18 +164,19 @@ class Canvas:
             return
         width = max(self.text_size(name, 11)[0] for name, _, _ in entries) + 44
         height = 18 * len(entries) + 10
-        self.polygon(np.array([[8, 8], [8 + width, 8], [8 + width, 8 + height], [8, 8 + height]]), PAPER, opacity=0.88)
-        self.taken.append((8, 8, 8 + width, 8 + height))
+        left = _LEGEND_PX
+        self.polygon(np.array([[left, 8], [left + width, 8], [left + width, 8 + height], [left, 8 + height]]), PAPER, opacity=0.88)
+        self.taken.append((left, 8, left + width, 8 + height))
         for i, (name, color, kind) in enumerate(entries):
             y = 22 + 18 * i
-            frame = np.array([[16, y - 5], [36, y - 5], [36, y + 5], [16, y + 5], [16, y - 5]])
+            frame = np.array([[left + 8, y - 5], [left + 28, y - 5], [left + 28, y + 5], [left + 8, y + 5], [left + 8, y - 5]])
             if kind == "box":
                 self.polygon(frame, color, opacity=0.35)
             if kind in ("line", "dashed line"):
-                self.line(np.array([[16, y], [36, y]]), color, width=2, dashed=kind == "dashed line")
+                self.line(np.array([[left + 8, y], [left + 28, y]]), color, width=2, dashed=kind == "dashed line")
             else:
                 self.line(frame, color, width=1.5, dashed=kind in ("dashed", "truth"))
-            self.text((44, y), name, INK, size=11, anchor="lm", halo=False)
+            self.text((left + 36, y), name, INK, size=11, anchor="lm", halo=False)
 
     def finish(self, title: str, caption: str) -> Image.Image:
         """The picture: header line, map, frame."""

@@ -40,27 +40,38 @@ class Side:
 
 
 def furnish(rng: np.random.Generator, density: float) -> list[Standing]:
-    """Everything that stands on the street of one scene; one construction site, on the main road near the crossing."""
+    """Everything that stands on the street of one scene; one construction site, one parked bus and one trailer."""
     sides = [Side(arm, sign) for arm in range(4) for sign in (-1, 1)]
     site = sides[int(rng.choice([0, 1, 4, 5]))]
     begin, length = rng.uniform(34, 38), rng.uniform(11, 14)
     things = construction_site(site, begin, length, rng)
+    others = rng.permutation([i for i, side in enumerate(sides) if side != site])
+    first = {sides[others[0]]: "bus", sides[others[1]]: "trailer"}  # the rare classes, once in every scene
     for side in sides:
         closed = [(roads.ZEBRA - 9, roads.ZEBRA + 9)] if side.arm in roads.ZEBRA_ARMS else []
         if side == site:
             closed.append((begin - 9, begin + length + 6))
-        elif rng.random() < 0.12 * density:
+        elif side not in first and rng.random() < 0.12 * density:
             along = rng.uniform(30, 40)
             things += rack(side, along, rng)
             closed.append((along - 2.0, along + 8.0))
-        things += parked_row(side, closed, min(0.16 * density, 0.95), rng)
+        things += parked_row(side, closed, min(0.16 * density, 0.95), rng, first=first.get(side))
         things += waiting_people(side, rng.uniform(14, 22), rng.poisson(0.25 * density), rng)
     return things
 
 
-def parked_row(side: Side, closed: list[tuple[float, float]], occupancy: float, rng: np.random.Generator) -> list[Standing]:
-    """Vehicles one behind the other in the parking strip, 0.8 - 2.2 m apart, with free places; none where the strip is closed."""
+def parked_row(
+    side: Side, closed: list[tuple[float, float]], occupancy: float, rng: np.random.Generator, *, first: str | None = None
+) -> list[Standing]:
+    """Vehicles one behind the other in the parking strip, 0.8 - 2.2 m apart, with free places; none where the strip is closed.
+
+    first  class of a vehicle that stands at the head of the row
+    """
     row, along = [], ROW_BEGINS
+    if first:
+        size = draw_size(first, rng)
+        row.append(side.place(first, along + size[0] / 2, roads.PARKING, 0.0, size))
+        along += size[0] + 1.5
     while along < ROW_ENDS:
         if rng.random() > occupancy:
             along += 6.2

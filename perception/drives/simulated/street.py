@@ -172,13 +172,17 @@ def _standing(thing: Standing, num_frames: int) -> _Track:
 
 
 def _choose_ego(population: Population, motion: Motion, wants_turn: bool) -> int:
-    """The road user that becomes the ego vehicle: a car that passes the crossing in the middle of the scene, and turns if it should."""
+    """The road user that becomes the ego vehicle: a car that stays where the street is furnished, passes the crossing in the middle of
+    the scene, drives far, and turns if it should; in this order of weight.
+    """
     is_car = np.zeros(len(population.routes), bool)
     is_car[[body.mover for body in population.bodies if body.class_name == "car"]] = True
     crossing = np.array([route.crossing for route in population.routes])
     is_turning = np.isfinite([route.slow for route in population.routes])
-    driven = motion.s[-1] - motion.s[0]
-    middle = np.clip((-motion.s[0] / np.maximum(driven, 1e-3)), -1, 2)  # when the stop line is passed, as a share of the way driven
-    passes = (motion.s[0] < 0) & (motion.s[-1] > crossing)
-    merit = np.where(passes, 400.0, 0.0) + np.minimum(driven, 80.0) - 60 * np.abs(middle - 0.5) + 120 * (is_turning == wants_turn)
+    first, last = motion.s[0], motion.s[-1]
+    driven = last - first
+    is_near = (first > -100.0) & (last < crossing + 85.0)
+    passes = (first < 0) & (last > crossing)
+    off_middle = np.abs((first + last - crossing) / 2)  # metres between the middle of the way and the middle of the crossing
+    merit = 1000.0 * is_near + 400.0 * passes + 3.0 * np.minimum(driven, 80.0) + 150.0 * (is_turning == wants_turn) - 0.5 * off_middle
     return int(np.where(is_car, merit, -np.inf).argmax())

@@ -1,0 +1,56 @@
+# Everything runs in .venv, which is made on the first call: needs Python 3.10 or newer with venv, make and g++.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/installed
+OUT ?= out/demo
+JOBS ?= 2
+
+.PHONY: demo test test-all test-fast lint bench build install clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       the main job on a simulated street, with real figures and pictures"
+	@echo "make test       the test suite without the slow tests; test-all runs everything, test-fast stops at the first failure"
+	@echo "make lint       ruff, type checker, import rules"
+	@echo "make bench      the tables of BENCHMARKS.md"
+	@echo "make build      wheel and source archive in dist/"
+	@echo "make clean      remove .venv and everything made"
+
+install: $(STAMP)
+
+# One pip command for all extras: a second one could raise numpy to 2.x with only a warning. Plain pip, not uv: uv takes torch's CUDA build.
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.10 to 3.13 found; install one, or say make PYTHON=/path/to/python"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "Python's venv is missing (Debian: apt install python3-venv)"; exit 2; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[eval,test,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python tools/demo.py --out $(OUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not shared" -n $(JOBS) -x
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python tools/benchmark.py all
+
+build: $(STAMP)
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+clean:
+	rm -rf .venv out dist build *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,103 @@
+"""Pictures and films of a run, with the truth of its recording where that is at hand."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from perception.core.detections import Detections
+from perception.core.errors import UsageError
+from perception.drives.nuscenes import NuScenes
+from perception.export import Run, RunDrive, RunFrame, drive_file
+from perception.visual import TrailBuffer, View, draw_birdseye, draw_drive, save_animation, save_picture
+
+
+def draw_run(
+    run: Run,
+    out: Path,
+    *,
+    dataset: NuScenes | None = None,
+    drive: str | None = None,
+    frame: int | None = None,
+    film: str | None = None,
+    min_score: float = 0.25,
+    radius: float = 50.0,
+    advance: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> list[Path]:
+    """Draw each drive of a run (or one): OUT/<drive>_frame<N>.png, OUT/<drive>.png and, with `film`, OUT/<drive>.gif or .mp4.
+
+    frame      number of the frame to draw, the middle one where None
+    min_score  tracks below it are left out
+    radius     metres around the ego vehicle
+    Returns the paths written. UsageError for a frame that a drive does not have.
+    """
+    drives = [run.drive(drive)] if drive else list(run)
+    paths = []
+    for done, item in enumerate(drives, start=1):
+        stem = drive_file(item.name).removesuffix(".parquet")
+        number = len(item) // 2 if frame is None else frame
+        if len(item):
+            if not 0 <= number < len(item):
+                raise UsageError(f"drive {item.name}: expected a frame in 0..{len(item) - 1}, got {number}")
+            picture = list(_moments(item, dataset, min_score, radius, stop=number + 1))[-1]
+            paths.append(out / f"{stem}_frame{number:03d}.png")
+            save_picture(picture, paths[-1])
+            paths.append(out / f"{stem}.png")
+            save_picture(_whole(item, dataset, min_score), paths[-1])
+            if film:
+                paths.append(out / f"{stem}.{film}")
+                save_animation(_moments(item, dataset, min_score, radius), paths[-1])
+        advance(item.name, done, len(drives))
+    return paths
+
+
+def _moments(drive: RunDrive, dataset: NuScenes | None, min_score: float, radius: float, *, stop: int | None = None) -> Iterator[Image.Image]:
+    """A picture of each frame; with `stop` only of the frame before it, the ones before that give its trails."""
+    trails = TrailBuffer()
+    for frame in drive:
+        tracks = frame.tracks[frame.tracks.score >= min_score]
+        trails.push(frame.timestamp_us, tracks)
+        if stop is not None and frame.index < stop - 1:
+            continue
+        seconds = (frame.timestamp_us - int(drive.timestamps_us[0])) * 1e-6
+        yield draw_birdseye(
+            View.around_ego(frame.ego_to_global, radius=radius),
+            tracks=tracks,
+            truth=_truth(frame, dataset),
+            ego_to_global=frame.ego_to_global,
+            trails=trails.trails(),
+            title=f"{drive.name}, frame {frame.index}, {seconds:.1f} s",
+        )
+        if stop is not None:
+            return
+
+
+def _whole(drive: RunDrive, dataset: NuScenes | None, min_score: float) -> Image.Image:
+    """The paths of all tracks that were seen at least twice."""
+    rows = drive.tracks.filter(~drive.tracks["coasted"].to_numpy(zero_copy_only=False) & (drive.tracks["score"].to_numpy() >= min_score))
+    ids, names = rows["track_id"].to_numpy(), rows["class"].to_pylist()
+    positions = np.stack([rows["x_global"].to_numpy(), rows["y_global"].to_numpy()], axis=1)
+    paths = {}
+    for number in np.unique(ids):
+        at = np.flatnonzero(ids == number)
+        if len(at) > 1:
+            paths[int(number)] = (names[at[0]], positions[at])
+    ego = np.array([frame.ego_to_global.translation for frame in drive])
+    return draw_drive(ego, paths, title=f"{drive.name}: {len(paths)} tracks in {len(drive)} frames", truth=_true_paths(drive, dataset))
+
+
+def _true_paths(drive: RunDrive, dataset: NuScenes | None) -> list[np.ndarray]:
+    paths: dict[str, list[np.ndarray]] = {}
+    for frame in drive:
+        truth = _truth(frame, dataset)
+        if truth is not None and truth.instance is not None:
+            for name, center in zip(truth.instance.tolist(), truth.boxes.center, strict=True):
+                paths.setdefault(name, []).append(center[:2])
+    return [np.array(path) for path in paths.values()]
+
+
+def _truth(frame: RunFrame, dataset: NuScenes | None) -> Detections | None:
+    """The annotated objects that were hit by the lidar, as the official evaluation counts them."""
+    truth = None if dataset is None else dataset.frame(frame.token).truth
+    return truth if truth is None or truth.num_points is None else truth[truth.num_points > 0]

@@ -1,0 +1,72 @@
+"""The main job on a drive that the project simulates itself: `python tools/demo.py`, or `make demo`.
+
+A simulated street is written as a nuScenes version; detections of it, with a detector's usual errors, are tracked, judged by the official
+devkit, exported for a planner and drawn. Everything is made on this machine; no data is needed. Lidar is not simulated yet, so the
+detections come from the street's truth and a model of a detector's errors, not from a network.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from perception.cli.evaluate import print_scores
+from perception.cli.main import report_errors
+from perception.drives import NuScenes
+from perception.drives.simulated import simulate_detections, simulate_scenes, write_nuscenes
+from perception.evaluation import detection_boxes, evaluate_officially, write_submission
+from perception.export import open_run
+from perception.pictures import draw_run
+from perception.pipeline import track_submission
+from perception.tracking import load_tracker_config
+
+VERSION, SPLIT = "v1.0-simulated", "simulated_val"
+console = Console(highlight=False, soft_wrap=True)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("out/demo"),
+    seed: Annotated[int, typer.Option(help="Another number gives another street.")] = 7,
+) -> None:
+    """Simulate a street, track detections of it, judge, export, draw."""
+    start = time.perf_counter()
+    data, detections = out / "data", out / "detections.json"
+    scenes = simulate_scenes(1, seed=seed)
+    write_nuscenes(data, scenes, version=VERSION, splits={SPLIT: [scene.name for scene in scenes]})
+    dataset = NuScenes(data, VERSION)
+    frames = [frame for drive in dataset.drives(SPLIT) for frame in drive]
+    found = [detection for scene in scenes for detection in simulate_detections(scene, np.random.default_rng(seed))]
+    samples = [(frame.token, detection_boxes(frame.token, detection)) for frame, detection in zip(frames, found, strict=True)]
+    count = write_submission(detections, samples)
+    objects = len({name for frame in frames if frame.truth is not None for name in frame.truth.instance})  # type: ignore[union-attr]
+    seconds = (frames[-1].timestamp_us - frames[0].timestamp_us) * 1e-6
+    console.print(f"1. simulated street: {seconds:.1f} s, {len(frames)} key frames, {objects} objects  (nuScenes version {data / VERSION})")
+    console.print(f"2. simulated detector: {count} boxes with misses, false alarms, jitter and wrong velocities  ({detections})")
+
+    report = track_submission(detections, dataset, out / "run", config=load_tracker_config(), split=SPLIT)
+    console.print(f"3. greedy tracker: {report.counts.tracks} tracks, {report.counts.boxes_written} boxes  ({report.submission})")
+    run = open_run(out / "run")
+    between = int(frames[0].timestamp_us + 250_000)
+    console.print(
+        f"4. for planners: {run.table('tracks').num_rows} rows of Parquet in {out / 'run' / 'tracks'}; "
+        f"{len(run.drive(scenes[0].name).tracks_at(between))} tracks 0.25 s into the drive, between two frames"
+    )
+    pictures = draw_run(run, out / "run" / "pictures", dataset=dataset, film="gif", radius=45)
+    console.print(f"5. pictures and a film of the drive: {', '.join(path.name for path in pictures)}")
+
+    console.print("6. official scores (nuscenes-devkit)\n")
+    for results in (detections, report.submission):
+        scores = evaluate_officially(results, data, VERSION, SPLIT, out / "run" / "evaluation", plots=False)
+        console.print(f"{scores.task}: ", end="")
+        print_scores(scores, console)
+        console.print()
+    console.print(f"{time.perf_counter() - start:.0f} s. Look at {pictures[0]} and {pictures[-1]}")
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(lambda: typer.run(demo)))
