@@ -1,29 +1,56 @@
 """YAML files into frozen pydantic models; an error names file, key, what was expected and the nearest known name."""
 
+from collections.abc import Hashable
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from reprlib import Repr
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic_core import ErrorDetails
 
 from perception.core.errors import UsageError, nearest_hint
 
 Model = TypeVar("Model", bound=BaseModel)
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 16  # a configuration has a page or two; a megabyte would keep the YAML parser busy for half a minute
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 8, 4, 60, 60, 40
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; no `<<`, which multiplies the content of aliases, and no key twice, of which one would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "'<<' is not supported, write the values out", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} comes twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def load_config(path: Path, model: type[Model]) -> Model:
     """The configuration in a YAML file, checked. Raises UsageError for a missing or broken file and for every key that does not fit."""
+    path = Path(path)
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: expected a configuration file, got {error.strerror}") from None
     if len(text) > _MAX_BYTES:
-        raise UsageError(f"{path}: expected at most {_MAX_BYTES >> 20} MiB of YAML, got {len(text)} bytes")
+        raise UsageError(f"{path}: expected at most {_MAX_BYTES >> 10} KiB of YAML, got more; is it a configuration file?")
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+    except RecursionError:
+        raise UsageError(f"{path}: invalid YAML: nested too deeply") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # ValueError: no such date, too many digits, no text
         raise UsageError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
     return parse_config(values, model, where=str(path))
 
@@ -35,16 +62,45 @@ def parse_config(values: Any, model: type[Model], *, where: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                known = list(model.model_fields)
-                lines.append(f"{where}: {key}: unknown key, expected one of {', '.join(known)}{nearest_hint(key, known)}")
-            else:
-                message = problem["msg"].removeprefix("Value error, ")
-                lines.append(f"{where}: {key}: {message}, got {problem['input']!r}" if key else f"{where}: {message}")
-        raise UsageError("\n".join(lines)) from None
+        raise UsageError("\n".join(f"{where}: {_line(problem, model)}" for problem in error.errors())) from None
+
+
+def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    """Key, what was expected and what was found there."""
+    path, known = _place(problem["loc"], model)
+    key = f"{path}: " if path else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{key}unknown key, expected one of {', '.join(known)}{nearest_hint(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{key}expected this key, it is missing"
+    if problem["type"] == "value_error":  # a model's own check: the message says what it found
+        return key + problem["msg"].removeprefix("Value error, ")
+    return f"{key}{problem['msg']}, got {_SHORT.repr(problem['input'])}"  # shortened: an alias of aliases has no end
+
+
+def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, list[str]]:
+    """An error's place as the file spells it (`tracker.gate.car`), and the keys known beside its last one."""
+    keys: list[str] = []
+    known: list[str] = []
+    current: Any = model
+    for part in loc:
+        choices = {tag: kind for kind, *notes in map(get_args, get_args(current)) for tag in _tags(notes)}
+        if part in choices:  # which model of a union; the file has no such key
+            current = choices[part]
+            continue
+        keys.append(str(part))
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            known = list(current.model_fields)
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+        else:  # into a dict or list: its values
+            current = (get_args(current) or (None,))[-1]
+            current = get_args(current)[0] if get_origin(current) is Annotated else current
+    return ".".join(keys), known
+
+
+def _tags(notes: list[Any]) -> list[str]:
+    return [note.tag for note in notes if isinstance(note, Tag)]
 
 
 def shipped_config(name: str) -> Path:

@@ -14,6 +14,7 @@ from perception.core.classes import NUSCENES_TRACKING
 from perception.core.detections import Detections, Tracks
 from perception.core.errors import DataError
 from perception.core.rows import concatenate
+from perception.tracking.clock import expect_next
 from perception.tracking.config import ParityConfig
 
 # Metres; the authors' 99.9th percentile of the velocity error over 0.5 s, whatever time really passed.
@@ -47,22 +48,22 @@ class ParityTracker:
     def reset(self) -> None:
         self._state = _State()
         self._id_count = 0
-        self._time: float | None = None
+        self._timestamp_us: int | None = None
 
     def update(self, detections: Detections, timestamp_us: int) -> Tracks:
         """One frame in, all live tracks out, coasted ones last; global frame."""
-        time = seconds(timestamp_us)
-        if self._time is not None and time < self._time:
-            raise DataError(f"ParityTracker.update: expected a time not before {self._time:.6f} s, got {time:.6f} s")
-        lag = 0.0 if self._time is None else time - self._time
-        self._time = time
+        before = self._timestamp_us
+        now = self._timestamp_us = expect_next("ParityTracker.update", detections, timestamp_us, before)
+        lag = 0.0 if before is None else seconds(now) - seconds(before)
         label = self.classes.labels_from(detections.classes)[detections.label]
         source = np.flatnonzero(label >= 0)
         if not len(source):  # the published code crashes where only untracked classes are left; this is what it does for no detections
             self._state = _State()
             return Tracks.empty(self.classes)
         boxes, label, score = detections.boxes[source], label[source], detections.score[source]
-        ct, tracking = boxes.center[:, :2].copy(), boxes.velocity * -1 * lag
+        ct = boxes.center[:, :2].copy()
+        with np.errstate(invalid="ignore"):  # an infinite velocity
+            tracking = boxes.velocity * -1 * lag
         old = self._state
         matched, born, lost = self._associate(ct, tracking, label)
 
@@ -87,12 +88,14 @@ class ParityTracker:
         state = self._state
         if not len(state.ct):
             return np.zeros((0, 2), np.int64), np.arange(len(ct)), np.zeros(0, np.int64)
-        moved_back = (ct + tracking.astype(np.float32)).astype(np.float32)
-        offset = state.ct.astype(np.float32)[None] - moved_back[:, None]  # (N, M, 2)
-        distance = np.sqrt((offset**2).sum(axis=2))
-        is_forbidden = (distance > self._gate[label][:, None]) | (label[:, None] != state.label[None])
-        cost = distance + is_forbidden * _FORBIDDEN  # float64 from here on, as published
+        with np.errstate(invalid="ignore", over="ignore"):  # unknown velocities are taken as they come, and float32 as it is
+            cost = self._cost(ct, tracking, label)
         if self.config.assignment == "hungarian":
+            if np.isnan(cost).any():
+                raise DataError(
+                    "ParityTracker.update: expected known velocities, got NaN; the published Hungarian mode fails on them as well: "
+                    "use assignment: greedy, or parity: false"
+                )
             cost[cost > _FORBIDDEN] = _FORBIDDEN
             pairs = np.stack(linear_sum_assignment(cost), axis=1)
         else:
@@ -102,10 +105,20 @@ class ParityTracker:
         is_undone = cost[pairs[:, 0], pairs[:, 1]] > 1e16  # undone for the detection alone: the track is neither matched nor lost
         return pairs[~is_undone], np.concatenate([born, pairs[is_undone, 0]]), lost
 
+    def _cost(self, ct: np.ndarray, tracking: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """(N, M) float64: metres from each detection, moved back, to each track; far above all of them where the pair is forbidden."""
+        state = self._state
+        moved_back = (ct + tracking.astype(np.float32)).astype(np.float32)
+        offset = state.ct.astype(np.float32)[None] - moved_back[:, None]  # (N, M, 2)
+        distance = np.sqrt((offset**2).sum(axis=2))
+        is_forbidden = (distance > self._gate[label][:, None]) | (label[:, None] != state.label[None])
+        return distance + is_forbidden * _FORBIDDEN  # float64 from here on, as published
+
     def _tracks(self, source: np.ndarray) -> Tracks:
         state = self._state
         center = state.boxes.center.copy()
-        center[:, :2] = state.ct
+        # A coasted track of unknown velocity is nowhere (NaN), and blocks all others; it is shown where it was seen last.
+        center[:, :2] = np.where(np.isfinite(state.ct), state.ct, center[:, :2])
         return Tracks(
             Boxes3D(center, state.boxes.size, state.boxes.yaw, state.boxes.velocity),
             state.label,
@@ -125,7 +138,7 @@ def seconds(timestamp_us: int) -> float:
 
 
 def _first_come(cost: np.ndarray) -> np.ndarray:
-    """(K, 2) pairs: each detection in list order takes its cheapest remaining track if that is below 1e16. Blocks columns in `cost`'s copy."""
+    """(K, 2) pairs: each detection in list order takes its cheapest remaining track if that is below 1e16."""
     cost = cost.copy()
     pairs = []
     for i, row in enumerate(cost):

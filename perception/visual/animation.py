@@ -66,16 +66,20 @@ def _save_mp4(images: Iterable[Image.Image], path: Path, fps: float) -> int:
     count, writer = 0, None
     with tempfile.TemporaryDirectory(prefix="perception-") as folder:
         aside = Path(folder) / "drive.mp4"
-        for image in images:
-            image = image.crop((0, 0, image.width - image.width % 2, image.height - image.height % 2))  # noqa: PLW2901  H.264 wants even sides
-            if writer is None:
-                writer = ffmpeg.write_frames(str(aside), image.size, fps=fps, codec="libx264", quality=7, macro_block_size=1, ffmpeg_log_level="error")
-                writer.send(None)
-            writer.send(np.ascontiguousarray(image.convert("RGB")))
-            count += 1
+        try:
+            for image in images:
+                image = image.crop((0, 0, image.width - image.width % 2, image.height - image.height % 2))  # H.264 wants even sides
+                if writer is None:
+                    options = {"codec": "libx264", "quality": 7, "macro_block_size": 1, "ffmpeg_log_level": "error"}
+                    writer = ffmpeg.write_frames(str(aside), image.size, fps=fps, **options)
+                    writer.send(None)
+                writer.send(np.ascontiguousarray(image.convert("RGB")))
+                count += 1
+        finally:
+            if writer is not None:
+                writer.close()  # waits for ffmpeg, which would write on in the folder while it is removed
         if writer is None:
             raise DataError(f"{path}: expected at least one picture, got none")
-        writer.close()
         with atomic_write(path) as file:
             file.write(aside.read_bytes())
     return count

@@ -1,6 +1,8 @@
 """Films: every picture is in it, at the right rate, in its own colours, and a film is complete or not there."""
 
+import inspect
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,22 @@ def test_a_film_that_breaks_off_leaves_the_old_state(tmp_path, suffix, existed):
         save_animation(fail_after(3), path, fps=2)
     assert [p.name for p in tmp_path.iterdir()] == ([path.name] if existed else [])
     assert not existed or path.read_bytes() == b"old"
+
+
+def test_ffmpeg_has_ended_and_its_folder_is_gone_when_a_film_breaks_off(tmp_path, monkeypatch):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    writers, write_frames = [], ffmpeg.write_frames
+
+    def watched(*arguments, **options):
+        writers.append(write_frames(*arguments, **options))
+        return writers[-1]
+
+    monkeypatch.setattr(ffmpeg, "write_frames", watched)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(RuntimeError, match="the drive broke off"):
+        save_animation(fail_after(3), tmp_path / "a.mp4", fps=2)
+    assert [inspect.getgeneratorstate(writer) for writer in writers] == ["GEN_CLOSED"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", ["gif", "mp4"])

@@ -49,7 +49,7 @@ def test_a_view_sees_what_is_inside_of_its_square_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "center, up, extent",
+    ("center", "up", "extent"),
     [
         ((0.0, 0.0), 0.0, 0.0),
         ((0.0, 0.0), 0.0, -5.0),
@@ -70,7 +70,7 @@ def test_a_picture_too_small_or_too_large_is_refused(size_px):
 
 
 @pytest.mark.parametrize(
-    "rough, step",
+    ("rough", "step"),
     [(16.7, 10.0), (20.0, 20.0), (49.9, 20.0), (50.0, 50.0), (9.99, 5.0), (1.0, 1.0), (0.034, 0.02), (3333.0, 2000.0), (1e-3, 1e-3)],
 )
 def test_the_metres_go_in_steps_of_1_2_or_5(rough, step):

@@ -35,7 +35,7 @@ class SimulatedObject:
     yaw         (F,)        radians, continuous
     velocity    (F, 2)      m/s
     attribute   (F,) str    nuScenes attribute, "" where the class has none
-    visibility  (F,)        share of the object's width that no nearer object hides from the ego vehicle, 0..1
+    visibility  (F,)        share of the object's front that no nearer object hides from the ego vehicle's roof, 0..1
     """
 
     class_name: str

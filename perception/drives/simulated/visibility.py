@@ -1,20 +1,21 @@
-"""How much of each box is hidden by nearer ones, seen from above."""
+"""How much of each box nearer ones leave visible from the roof of the ego vehicle."""
 
 import numpy as np
 
 NUM_BINS = 1440  # quarter degrees
+EYE_HEIGHT = 1.84  # metres above the ground, of a lidar on the roof
 
 
 def visible_fraction(boxes: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """(N,) share of each box's angular width that no nearer box covers, 0..1.
+    """(N,) share of each box's front, width times height, that no nearer box covers, 0..1.
 
     boxes  (N, 6)  x, y, length, width, height, yaw; metres, radians
     eye    (2,)    where the sensor stands
-    A box hides what is behind it when it is at least 1.2 m high (cones and barriers hide nothing); boxes are taken from near to far
-    by the distance of their middles.
+    Boxes stand on the ground and are taken from near to far by the distance of their middles. Each raises the horizon of the
+    directions that it fills: lines of sight from `EYE_HEIGHT` pass over a low box and meet what stands behind it higher up.
     """
     fraction = np.ones(len(boxes))
-    is_covered = np.zeros(NUM_BINS, dtype=bool)
+    horizon = np.full(NUM_BINS, -np.inf)  # slope of the lowest free line of sight
     offset = boxes[:, :2] - eye
     cos, sin = np.cos(boxes[:, 5:6]), np.sin(boxes[:, 5:6])
     along, across = boxes[:, 2:3] / 2 * [1, 1, -1, -1], boxes[:, 3:4] / 2 * [1, -1, -1, 1]
@@ -23,9 +24,10 @@ def visible_fraction(boxes: np.ndarray, eye: np.ndarray) -> np.ndarray:
     spread = (np.arctan2(corner_y, corner_x) - middle[:, None] + np.pi) % (2 * np.pi) - np.pi
     low = np.floor((middle + spread.min(axis=1)) * NUM_BINS / (2 * np.pi)).astype(int)
     high = np.ceil((middle + spread.max(axis=1)) * NUM_BINS / (2 * np.pi)).astype(int)
-    for i in np.argsort(np.hypot(offset[:, 0], offset[:, 1]), kind="stable"):
+    distance, height = np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1.0), boxes[:, 4]
+    for i in np.argsort(distance, kind="stable"):
         bins = np.arange(low[i], max(high[i], low[i] + 1)) % NUM_BINS
-        fraction[i] = 1.0 - is_covered[bins].mean()
-        if boxes[i, 4] >= 1.2 and boxes[i, 2] > 1.2:
-            is_covered[bins] = True
+        hidden = np.clip(EYE_HEIGHT + horizon[bins] * distance[i], 0.0, height[i])  # metres from the ground
+        fraction[i] = 1.0 - hidden.mean() / height[i]
+        horizon[bins] = np.maximum(horizon[bins], (height[i] - EYE_HEIGHT) / distance[i])
     return fraction

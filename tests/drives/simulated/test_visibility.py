@@ -5,6 +5,7 @@ from perception.drives.simulated.visibility import visible_fraction
 
 EYE = np.zeros(2)
 CAR = (4.0, 2.0, 1.6)
+VAN = (5.0, 2.5, 2.4)
 
 
 def boxes(*rows):
@@ -15,13 +16,17 @@ def boxes(*rows):
 @pytest.mark.parametrize(
     ("row", "other", "fraction"),
     [
-        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 0.0, CAR, 0.0), 0.0, id="behind a nearer car"),
-        pytest.param((20.0, 0.0, CAR, 0.0), (30.0, 0.0, CAR, 0.0), 1.0, id="in front of a car"),
-        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 5.0, CAR, 0.0), 1.0, id="beside"),
-        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 0.0, (0.5, 2.5, 1.1), 0.0), 1.0, id="a barrier hides nothing"),
-        pytest.param((-20.0, 0.0, CAR, 0.0), (-10.0, 0.0, CAR, 0.0), 0.0, id="behind the ego vehicle, where angles wrap"),
-        # seen at 20 m - 2 m the car spans +-1 m; the van's edge runs from y = 0 to far left: half is hidden
-        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 2.0, (0.2 + 1.2, 4.0, 2.0), 0.0), 0.5, id="half hidden"),
+        # the line of sight over the nearer car falls from 1.84 m to 1.6 m in 10 m, so to 1.36 m in 20 m: 0.24 of 1.6 m are free
+        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 0.0, CAR, 0.0), 0.15, id="behind a nearer car"),
+        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 0.0, VAN, 0.0), 0.0, id="behind a van that is higher than the eye"),
+        pytest.param((20.0, 0.0, CAR, 0.0), (30.0, 0.0, VAN, 0.0), 1.0, id="in front of a van"),
+        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 5.0, VAN, 0.0), 1.0, id="beside"),
+        # 1.84 - 2 * (1.84 - 1.1) = 0.36 m are hidden
+        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 0.0, (0.5, 2.5, 1.1), 0.0), 0.775, id="behind a barrier"),
+        pytest.param((20.0, 0.0, CAR, 0.0), (5.0, 0.0, (0.5, 2.5, 0.8), 0.0), 1.0, id="a cone nearby hides the ground only"),
+        pytest.param((-20.0, 0.0, CAR, 0.0), (-10.0, 0.0, VAN, 0.0), 0.0, id="behind the ego vehicle, where angles wrap"),
+        # the car spans +-1 m around y = 0, the van begins at y = 0
+        pytest.param((20.0, 0.0, CAR, 0.0), (10.0, 2.0, (1.4, 4.0, 2.4), 0.0), 0.5, id="half hidden"),
     ],
 )
 def test_a_box_is_hidden_by_what_stands_before_it(row, other, fraction):
