@@ -23,7 +23,7 @@ def draw_run(
     film: str | None = None,
     min_score: float = 0.25,
     radius: float = 50.0,
-    advance: Callable[[str, int, int], None] = lambda name, done, total: None,
+    advance: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
     """Draw each drive of a run (or one): OUT/<drive>_frame<N>.png, OUT/<drive>.png and, with `film`, OUT/<drive>.gif or .mp4.
 
@@ -48,11 +48,14 @@ def draw_run(
             if film:
                 paths.append(out / f"{stem}.{film}")
                 save_animation(_moments(item, dataset, min_score, radius), paths[-1])
-        advance(item.name, done, len(drives))
+        if advance:
+            advance(item.name, done, len(drives))
     return paths
 
 
-def _moments(drive: RunDrive, dataset: NuScenes | None, min_score: float, radius: float, *, stop: int | None = None) -> Iterator[Image.Image]:
+def _moments(
+    drive: RunDrive, dataset: NuScenes | None, min_score: float, radius: float, *, stop: int | None = None
+) -> Iterator[Image.Image]:
     """A picture of each frame; with `stop` only of the frame before it, the ones before that give its trails."""
     trails = TrailBuffer()
     for frame in drive:

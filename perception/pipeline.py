@@ -42,10 +42,11 @@ class RunReport:
     out: Path
     submission: Path
     counts: Counts = field(default_factory=Counts)
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "track": 0.0, "write": 0.0})
 
     def add_seconds(self, stage: str, since: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - since
+        """Add the time since a `perf_counter` reading to a stage."""
+        self.seconds[stage] += time.perf_counter() - since
 
 
 def track_submission(
@@ -56,7 +57,7 @@ def track_submission(
     config: TrackerConfig,
     split: str | None = None,
     on_missing: OnMissing = "error",
-    advance: Callable[[str, int, int], None] = lambda drive, done, total: None,
+    advance: Callable[[str, int, int], None] | None = None,
 ) -> RunReport:
     """Track the detections of a nuScenes submission and write a run's folder.
 
@@ -65,8 +66,8 @@ def track_submission(
     on_missing  a sample of a tracked drive without an entry in the file: DataError ("error"), not a frame of the run ("skip"), a frame
                 without detections ("empty"); also whether samples that the version does not know stop the run ("error") or are counted
     advance     called after each drive with its name, the number done and the total
-    Writes OUT/nuscenes/tracks.json (seen boxes only: the official metric bridges gaps itself), OUT/{detections,tracks,frames}/<drive>.parquet
-    (coasted ones included) and, last, OUT/run.json; each file appears complete or not at all.
+    Writes OUT/nuscenes/tracks.json (seen boxes only: the official metric bridges gaps itself), OUT/detections, OUT/tracks (coasted ones
+    included) and OUT/frames with a Parquet file a drive and, last, OUT/run.json; each file appears complete or not at all.
     """
     report = RunReport(out, out / "nuscenes" / "tracks.json")
     start = time.perf_counter()
@@ -82,18 +83,22 @@ def track_submission(
     def boxes_of_all_samples() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for done, drive in enumerate(drives, start=1):
             yield from _track_drive(drive, submission, tracker, report, config_hash, on_missing)
-            advance(drive.name, done, len(drives))
+            if advance:
+                advance(drive.name, done, len(drives))
 
-    start, tracking = time.perf_counter(), report.seconds.get("track", 0.0)
+    start = time.perf_counter()
     report.counts.boxes_written = write_submission(report.submission, boxes_of_all_samples(), meta=submission.meta or None)
-    report.seconds["write"] = time.perf_counter() - start - report.seconds.get("track", 0.0) + tracking
+    report.add_seconds("write", start + report.seconds["track"])  # frames are tracked while they are written
     info = {
         "schema_version": SCHEMA_VERSION,
         "command": "track",
         "versions": {"perception": perception.__version__, "python": platform.python_version(), "numpy": np.__version__},
         "config": resolved,
         "config_hash": config_hash,
-        "inputs": {"detections": {"name": detections.name, "blake2b": _file_hash(detections)}, "dataset": {"version": dataset.version, "split": split}},
+        "inputs": {
+            "detections": {"name": detections.name, "blake2b": _file_hash(detections)},
+            "dataset": {"version": dataset.version, "split": split},
+        },
         "drives": [drive.name for drive in drives],
         "counts": asdict(report.counts),
         "seconds": {stage: round(value, 3) for stage, value in report.seconds.items()},
@@ -123,7 +128,8 @@ def _drives_of(
     counts.samples_foreign = len(foreign)
     if foreign and (on_missing == "error" or len(foreign) == len(submission.tokens)):
         raise DataError(
-            f"{path}: {len(foreign)} of its {len(submission.tokens)} samples are not in {dataset.version}, first {foreign[0]}; is it the right version?"
+            f"{path}: {len(foreign)} of its {len(submission.tokens)} samples are not in {dataset.version}, first {foreign[0]}; "
+            "is it the right version?"
         )
     if split is not None:
         return dataset.drives(split)
@@ -149,7 +155,8 @@ def _track_drive(
                 counts.frames_missing += 1
                 if on_missing == "error":
                     raise DataError(
-                        f"drive {drive.name}: sample {frame.token} has no entry in the detections; --on-missing skip or empty goes on without it"
+                        f"drive {drive.name}: sample {frame.token} has no entry in the detections; "
+                        "--on-missing skip or empty goes on without it"
                     )
                 if on_missing == "skip":
                     continue

@@ -12,18 +12,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 from perception.core import NUSCENES_TRACKING, Boxes3D, Detections
 from perception.evaluation import detection_boxes, read_submission, tracking_boxes, write_submission
 from perception.tracking import GreedyTracker, ParityConfig, ParityTracker, load_tracker_config
 
+ROOT = Path(__file__).resolve().parents[1]
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -42,7 +42,9 @@ def crowded_drive(num_objects: int, num_frames: int, seed: int) -> list[tuple[De
         center = np.column_stack([seen, np.ones(num_objects)])
         size = np.tile([4.5, 1.9, 1.6], (num_objects, 1))
         boxes = Boxes3D(center, size, np.zeros(num_objects), velocity + rng.normal(0, 0.3, velocity.shape))
-        frames.append((Detections(boxes, label, rng.uniform(0.1, 1.0, num_objects), NUSCENES_TRACKING), 1_500_000_000_000_000 + 500_000 * k))
+        frames.append(
+            (Detections(boxes, label, rng.uniform(0.1, 1.0, num_objects), NUSCENES_TRACKING), 1_500_000_000_000_000 + 500_000 * k)
+        )
     return frames
 
 
@@ -50,22 +52,30 @@ def crowded_drive(num_objects: int, num_frames: int, seed: int) -> list[tuple[De
 def tracking(repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 5) -> None:
     """Frames a second of the tracker alone, on one core, beside the published algorithm; then reading and writing."""
     print_machine()
-    print("\n| detections a frame | greedy [frames/s] | reference's algorithm, max_age 3 [frames/s] | ratio | spread of ratio |\n|---|---|---|---|---|")
+    print(
+        "\n| detections a frame | greedy [frames/s] | reference's algorithm, max_age 3 [frames/s] | ratio | spread of ratio |\n"
+        "|---|---|---|---|---|"
+    )
     for num_objects, num_frames in ((30, 1000), (200, 400), (500, 150), (2000, 20)):
         frames = crowded_drive(num_objects, num_frames, seed=num_objects)
         ours, theirs = GreedyTracker(load_tracker_config().tracker), ParityTracker(ParityConfig(parity=True))  # type: ignore[arg-type]
         some = frames[: max(num_frames // 10, 10)]  # the reference is quadratic in Python: a tenth is enough
-        ours_s, theirs_s = alternate(repeats, lambda: run_tracker(ours, frames), lambda: run_tracker(theirs, some))
+        ours_s, theirs_s = alternate(repeats, partial(run_tracker, ours, frames), partial(run_tracker, theirs, some))
         fast, slow = len(frames) / np.array(ours_s), len(some) / np.array(theirs_s)
         ratio = fast / slow
-        print(f"| {num_objects} | {np.median(fast):.0f} | {np.median(slow):.0f} | {np.median(ratio):.0f} | {ratio.min():.0f}..{ratio.max():.0f} |")
+        print(
+            f"| {num_objects} | {np.median(fast):.0f} | {np.median(slow):.0f} | {np.median(ratio):.0f} "
+            f"| {ratio.min():.0f}..{ratio.max():.0f} |"
+        )
     print()
     _files(repeats, *crowded_file())
 
 
 @app.command()
 def submission(
-    path: Annotated[Path | None, typer.Argument(help="A detection submission; without it one is made of 300 samples x 200 boxes.", show_default=False)] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="A detection submission; without it one is made of 300 samples x 200 boxes.", show_default=False)
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 3,
 ) -> None:
     """Seconds to read and write a submission, beside Python's json and one dictionary a box; peak memory of reading."""
@@ -80,7 +90,9 @@ def submission(
 
 @app.command()
 def tables(
-    folder: Annotated[Path | None, typer.Argument(help="Folder for the generated tables; kept if given, reused if there.", show_default=False)] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder for the generated tables; kept if given, reused if there.", show_default=False)
+    ] = None,
     scenes: Annotated[int, typer.Option(help="850 is trainval's size.")] = 850,
     devkit: Annotated[bool, typer.Option(help="Load them with the official devkit too (minutes, 15 GB at 850 scenes).")] = False,
 ) -> None:
@@ -151,13 +163,17 @@ def _files(repeats: int, path: Path, samples: list[tuple[str, list[dict]]]) -> N
     for name, ours, theirs in (("read detections", lambda: read_submission(path), read_theirs), ("write tracks", write_ours, write_theirs)):
         ours_s, theirs_s = alternate(repeats, ours, theirs)
         ratio = np.array(theirs_s) / np.array(ours_s)
-        print(f"| {name} | {np.median(ours_s):.2f} | {np.median(theirs_s):.2f} | {np.median(ratio):.1f} | {ratio.min():.1f}..{ratio.max():.1f} |")
+        print(
+            f"| {name} | {np.median(ours_s):.2f} | {np.median(theirs_s):.2f} | {np.median(ratio):.1f} "
+            f"| {ratio.min():.1f}..{ratio.max():.1f} |"
+        )
     out.unlink(missing_ok=True)
 
 
 def alternate(repeats: int, first: Callable[[], object], second: Callable[[], object]) -> tuple[list[float], list[float]]:
     """Seconds of each repetition of two candidates in turn, after one warm-up of both."""
-    first(), second()
+    first()
+    second()
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for candidate, taken in zip((first, second), seconds, strict=True):
@@ -177,7 +193,9 @@ def measure_process(code: str) -> tuple[float, float]:
 
 def print_machine() -> None:
     """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
+    )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{model}, Python {platform.python_version()}, NumPy {np.__version__} ({memory:.0f} MB before the first case)")
 

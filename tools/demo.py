@@ -14,7 +14,6 @@ import numpy as np
 import typer
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from perception.cli.evaluate import print_scores
 from perception.cli.main import report_errors
 from perception.drives import NuScenes

@@ -7,7 +7,6 @@ sample_data rows and as many ego poses, in the official text format (`json.dump(
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from typing import Annotated, Any, TextIO
 import numpy as np
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from perception.drives.simulated.catalog import (
     ATTRIBUTES,
     CATEGORIES,

@@ -1,21 +1,19 @@
 """Writes docs/schema.md from the Arrow schemas: `python tools/write_schema.py`. A test keeps the two equal."""
 
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 from perception.export.schema import SCHEMA_VERSION, SCHEMAS, describe
 
+ROOT = Path(__file__).resolve().parents[1]
 HEAD = f"""# Files of a run (schema version {SCHEMA_VERSION})
 
-`OUT/run.json` comes last: without it the run did not finish. It lists the drives, the resolved configuration and its hash, the inputs' hashes,
-counts and seconds. `OUT/<kind>/<drive>.parquet` are zstd-compressed Parquet, one file a drive; in a file name what is not a letter, digit or
-one of `_.-~` is written as %XX. `OUT/nuscenes/tracks.json` is the official submission (seen boxes only; no coasted ones).
+`OUT/run.json` comes last: without it the run did not finish. It lists the drives, the resolved configuration and its hash, hashes of the
+inputs, counts and seconds. `OUT/<kind>/<drive>.parquet` are zstd-compressed Parquet, one file a drive; in a file name what is not a letter,
+digit or one of `_.-~` is written as %XX. `OUT/nuscenes/tracks.json` is the official submission (seen boxes only; no coasted ones).
 
-Global frame: fixed to the world, as the recording gives it. Ego frame: x forward, y left, z up, origin on the ground under the rear axle, at
-the time of the row's frame. Rows are in the order of frames; a frame without objects has no rows in `detections` and `tracks`, and always one
-in `frames`. Made by `python tools/write_schema.py`.
+Global frame: fixed to the world, as the recording gives it. Ego frame: x forward, y left, z up, origin on the ground under the rear axle,
+at the time of the row's frame. Rows are in the order of frames; a frame without objects has no rows in `detections` and `tracks`, and
+always one in `frames`. Made by `python tools/write_schema.py`.
 """
 
 

@@ -18,7 +18,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split that the file covers, exactly.", show_default=False)],
     task: Annotated[str | None, typer.Option(help="detection or tracking; seen from the file where left out.", show_default=False)] = None,
     version: Version = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the devkit's files; default: 'evaluation' beside the results.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the devkit's files; default: 'evaluation' beside the results.", show_default=False),
+    ] = None,
     plots: Annotated[bool, typer.Option(help="Let the devkit draw its curves (PDF).")] = True,
 ) -> None:
     """Score detections or tracks with the official nuscenes-devkit.
@@ -40,7 +43,9 @@ def evaluate(
     if faults:
         raise DataError(f"{results}: {len(faults)} faults, first: {faults[0]}; `perception validate` lists all")
     tell(f"scoring {results} on {split} with nuscenes-devkit")
-    scores = evaluate_officially(results, dataset.dataroot, dataset.version, split, out or results.parent / "evaluation", task=task, plots=plots)  # type: ignore[arg-type]
+    scores = evaluate_officially(
+        results, dataset.dataroot, dataset.version, split, out or results.parent / "evaluation", task=task, plots=plots
+    )  # type: ignore[arg-type]
     print_scores(scores, printer())
     printer().print(str(scores.folder / "metrics_summary.json"))
 
@@ -53,7 +58,10 @@ def print_scores(scores: "Scores", console: Console) -> None:
     rows += [[name, *(_number(v, c in counts) for c, v in zip(scores.columns, row, strict=True))] for name, row in scores.table.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        console.print(row[0].ljust(widths[0]) + "".join("  " + text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)), markup=False)
+        console.print(
+            row[0].ljust(widths[0]) + "".join("  " + text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)),
+            markup=False,
+        )
 
 
 def _number(value: float, is_count: bool) -> str:

@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data set (holds v1.0-... and samples/).", show_default=False)]
-Version = Annotated[str | None, typer.Option("--version", help="Version folder; needed where the data set has several.", show_default=False)]
+Version = Annotated[
+    str | None, typer.Option("--version", help="Version folder; needed where the data set has several.", show_default=False)
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.", show_default=False)]
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -34,7 +36,13 @@ def progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    ]
     with Progress(*columns, console=messages, transient=True) as bar:
         task = bar.add_task(what, total=None, rate="")
 

@@ -13,7 +13,9 @@ def track(
     data: Data,
     out: Out,
     version: Version = None,
-    split: Annotated[str | None, typer.Option(help="Track all drives of this split; without it those that the file has samples of.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Track all drives of this split; without it those that the file has samples of.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings of the tracker (YAML); without it configs/tracker_greedy.yaml.")] = None,
     on_missing: Annotated[str, typer.Option(help="For a sample without an entry in the file: error, skip or empty.")] = "error",
 ) -> None:
@@ -33,8 +35,10 @@ def track(
         report = track_submission(detections, dataset, out, config=settings, split=split, on_missing=policy, advance=advance)
     counts, seconds = report.counts, report.seconds
     console = printer()
-    console.print(f"{counts.drives} drives, {counts.frames} frames, {counts.detections} detections -> {counts.tracks} tracks, {counts.boxes_written} boxes")
-    console.print(f"tracker {counts.frames / max(seconds.get('track', 0), 1e-9):.0f} frames/s; read {seconds['read']:.1f} s, track {seconds.get('track', 0):.1f} s, write {seconds['write']:.1f} s")
+    console.print(f"{counts.drives} drives, {counts.frames} frames, {counts.detections} detections")
+    console.print(f"{counts.tracks} tracks, {counts.boxes_written} boxes written")
+    rate = counts.frames / max(seconds["track"], 1e-9)
+    console.print(f"read {seconds['read']:.1f} s, track {seconds['track']:.1f} s ({rate:.0f} frames/s), write {seconds['write']:.1f} s")
     if counts.frames_missing or counts.samples_foreign:
         console.print(f"{counts.frames_missing} samples without an entry ({on_missing}), {counts.samples_foreign} unknown samples left out")
     console.print(str(report.submission))

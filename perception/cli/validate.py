@@ -11,7 +11,9 @@ from perception.cli.options import Version, printer, tell
 
 def validate(
     results: Annotated[Path, typer.Argument(help="A nuScenes submission (JSON), detections or tracks.", show_default=False)],
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data set, to check the samples too.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data set, to check the samples too.", show_default=False)
+    ] = None,
     split: Annotated[str | None, typer.Option(help="The split that the file must cover exactly.", show_default=False)] = None,
     version: Version = None,
     limit: Annotated[int, typer.Option(help="Faults to print at the most; all are counted.")] = 1000,
@@ -41,6 +43,11 @@ def validate(
     checked = "" if expected is None else f", all {len(expected)} samples of {split} there"
     if faults:
         kinds = Counter(fault.what.split(":")[0][:40] for fault in faults).most_common(3)
-        console.print(f"{results}: {len(faults)} faults in {samples} samples; most often: {', '.join(f'{kind} ({n})' for kind, n in kinds)}", markup=False)
+        console.print(
+            f"{results}: {len(faults)} faults in {samples} samples; most often: {', '.join(f'{kind} ({n})' for kind, n in kinds)}",
+            markup=False,
+        )
         raise typer.Exit(3)
-    console.print(f"{results}: no faults: {submission.task}, {len(submission.tokens)} samples, {len(submission)} boxes{checked}", markup=False)
+    console.print(
+        f"{results}: no faults: {submission.task}, {len(submission.tokens)} samples, {len(submission)} boxes{checked}", markup=False
+    )

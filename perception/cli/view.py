@@ -10,7 +10,9 @@ from perception.cli.options import Version, printer, progress, tell
 
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data set, to draw the truth as well.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data set, to draw the truth as well.", show_default=False)
+    ] = None,
     version: Version = None,
     drive: Annotated[str | None, typer.Option(help="Draw this drive only.", show_default=False)] = None,
     frame: Annotated[int | None, typer.Option(help="Draw this frame; without it the middle one.", show_default=False)] = None,
@@ -37,7 +39,15 @@ def view(
         dataset = NuScenes(data, version, cameras=False, tell=tell)
     with progress("drawing") as advance:
         paths = draw_run(
-            opened, out or run / "pictures", dataset=dataset, drive=drive, frame=frame, film=film, min_score=min_score, radius=radius, advance=advance
+            opened,
+            out or run / "pictures",
+            dataset=dataset,
+            drive=drive,
+            frame=frame,
+            film=film,
+            min_score=min_score,
+            radius=radius,
+            advance=advance,
         )
     for path in paths:
         printer().print(str(path), markup=False)

@@ -47,10 +47,8 @@ def load_config(path: Path, model: type[Model]) -> Model:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
     except RecursionError:
         raise UsageError(f"{path}: invalid YAML: nested too deeply") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # ValueError: no such date, too many digits, no text
+    # A wrong !!tag, an impossible date and a number of 5,000 digits let PyYAML fail in ways of its own.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UsageError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
     return parse_config(values, model, where=str(path))
 

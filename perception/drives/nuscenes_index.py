@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,11 +33,12 @@ from perception.drives.nuscenes_tables import (
     iter_table,
     points_nowhere,
     read_table,
+    release_memory,
     resolve,
 )
 
 FORMAT = 2  # raise with every change of what the index holds
-_PARTS = ("scene", "sample", "annotation", "instance", "record", "calibration")
+_PARTS = ("names", "scene", "sample", "annotation", "instance", "record", "calibration")
 _ROWS_AT_ONCE = 150_000  # of the large tables, while their tokens are looked up
 _MAX_VELOCITY_GAP_US = 1_500_000  # devkit NuScenes.box_velocity: seconds between neighbours, twice that for both sides
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 class NuScenesIndex:
     """Memory-mapped columns of a version. Rows of one table name rows of another by number; -1 is "none".
 
-    names        lists of text: channels, categories, attributes
+    names        one row of lists of text: category, attribute, channel
     scene        token, name, log, location; first_sample, num_samples
     sample       by scene, then time: token, timestamp, scene; first_annotation, num_annotations; key_record (C,) one a channel
     annotation   by sample: token, instance, category, attribute, visibility (1..4, 0 none), translation (3,), size (3,) = w l h,
@@ -57,8 +58,12 @@ class NuScenesIndex:
     calibration  token, channel, translation (3,), rotation (4,), intrinsics (3, 3) NaN for lidars
     """
 
-    names: dict[str, list[str]]
     tables: dict[str, pa.Table]
+
+    @cached_property
+    def names(self) -> dict[str, list[str]]:
+        """Names by number: of the columns `category`, `attribute` and `channel`."""
+        return self.tables["names"].to_pylist()[0]
 
     def numbers(self, table: str, column: str) -> np.ndarray:
         """A numeric column as an array (N, ...) without copying."""
@@ -104,15 +109,13 @@ def open_index(folder: Path, *, cache: Path | None = None, tell: Callable[[str],
     if index is None:
         tell(f"indexing {folder} (once)")
         start = time.monotonic()
-        names, tables = _build(folder)
-        index = NuScenesIndex(names, tables)
-        if _signature(folder) != signature:
-            raise DataError(f"{folder}: the tables changed while they were read; try again when they are complete")
         try:
-            index = _store(cache / digest, names, tables) or index
+            index = _store(cache / digest, _build(folder), lambda: _expect_unchanged(folder, signature))
         except OSError as error:  # a read-only home still reads data, only slower the next time
             tell(f"the index cannot be kept in {cache}: {error.strerror or error}")
-        del names, tables  # the memory map takes their place
+        if index is None:
+            index = NuScenesIndex(dict(_build(folder)))
+            _expect_unchanged(folder, signature)
         tell(f"indexed {folder} in {time.monotonic() - start:.1f} s")
     try:
         if _known_digest(note, signature) != digest:
@@ -134,6 +137,11 @@ def _signature(folder: Path) -> list[list[Any]]:
             raise DataError(f"{folder / table}.json: expected a table of a nuScenes version, got {error.strerror}") from None
         signature.append([table, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino])
     return signature
+
+
+def _expect_unchanged(folder: Path, signature: list[list[Any]]) -> None:
+    if _signature(folder) != signature:
+        raise DataError(f"{folder}: expected tables at rest, they changed while they were read; try again when they are complete")
 
 
 def _known_digest(note: Path, signature: list[list[Any]]) -> str | None:
@@ -162,30 +170,28 @@ def _digest(folder: Path) -> str:
 def _open(folder: Path) -> NuScenesIndex | None:
     """The stored index, or None where there is none or it is damaged."""
     try:
-        names = json.loads((folder / "names.json").read_bytes())
         tables = {part: pa.ipc.open_file(pa.memory_map(str(folder / f"{part}.arrow"))).read_all() for part in _PARTS}
         for part, table in tables.items():
             table.validate()
             if table.schema.metadata != _about(part, table.num_rows):
                 return None
-    except (OSError, ValueError, RecursionError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):
         return None
-    is_sound = isinstance(names, dict) and names.keys() == {"category", "attribute", "channel"}
-    if not is_sound or not all(isinstance(v, list) and all(isinstance(name, str) for name in v) for v in names.values()):
-        return None
-    return NuScenesIndex(names, tables)
+    return NuScenesIndex(tables)
 
 
-def _store(folder: Path, names: dict[str, list[str]], tables: dict[str, pa.Table]) -> NuScenesIndex | None:
-    """Write the index aside, then move it to `folder`, and open it there; another process may have been first."""
+def _store(folder: Path, parts: Iterator[tuple[str, pa.Table]], before_naming: Callable[[], None]) -> NuScenesIndex | None:
+    """Write each part aside as it comes, then move all to `folder`, and open them there; another process may have been first."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", suffix=".partial", dir=folder.parent))
     try:
-        for part in _PARTS:
-            table = tables[part].replace_schema_metadata(_about(part, tables[part].num_rows))
-            with atomic_write(aside / f"{part}.arrow") as file, pa.ipc.new_file(file, table.schema) as writer:
+        for part, table in parts:
+            schema = table.schema.with_metadata(_about(part, table.num_rows))
+            with atomic_write(aside / f"{part}.arrow") as file, pa.ipc.new_file(file, schema) as writer:
                 writer.write_table(table)
-        write_bytes(aside / "names.json", json.dumps(names).encode())
+            del table  # on disk: its memory goes to the parts to come
+            release_memory()
+        before_naming()
         if (stored := _open(folder)) is not None:
             return stored
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one, if any
@@ -203,41 +209,50 @@ def _about(part: str, num_rows: int) -> dict[bytes, bytes]:
     return {b"part": part.encode(), b"format": str(FORMAT).encode(), b"rows": str(num_rows).encode()}
 
 
-def _build(folder: Path) -> tuple[dict[str, list[str]], dict[str, pa.Table]]:
-    """Read, check and join all tables."""
+def _build(folder: Path) -> Iterator[tuple[str, pa.Table]]:
+    """Read, check and join all tables; the parts of the index come one at a time, so that no two large ones need be in memory."""
     small = ("attribute", "calibrated_sensor", "category", "instance", "log", "scene", "sensor", "visibility")
     read = {table: read_table(folder, table) for table in small}
-    names = {"category": read["category"]["name"].to_pylist(), "attribute": read["attribute"]["name"].to_pylist()}
-    calibration, names["channel"] = _join_calibrations(folder, read)
-    scene_log = resolve(folder, "scene", read["scene"], "log_token", "log", read["log"]["token"])
-    instance = {
-        "token": read["instance"]["token"],
-        "category": resolve(folder, "instance", read["instance"], "category_token", "category", read["category"]["token"]),
-    }
-    sample = _join_samples(folder, read["scene"])
-    annotation = _join_annotations(folder, read, sample, instance)
-    record = _join_records(folder, read["calibrated_sensor"], calibration, sample)
+    scene, sample = _join_scenes(folder, read)
+    calibration, channels = _join_calibrations(folder, read)
+    category = resolve(folder, "instance", read["instance"], "category_token", "category", read["category"]["token"])
+    instance = {"token": read["instance"]["token"], "category": category.astype(np.int16)}
 
-    num_samples = len(sample["token"])
-    counts = np.bincount(annotation["sample"], minlength=num_samples)
+    annotation = _join_annotations(folder, read, sample, instance)
+    counts = np.bincount(annotation["sample"], minlength=len(sample["token"]))
     sample["num_annotations"], sample["first_annotation"] = counts, np.cumsum(counts) - counts
-    key_record = np.full((num_samples, len(names["channel"])), -1, np.int64)
+    yield "annotation", _to_table(annotation)
+
+    record = _join_records(folder, read["calibrated_sensor"], calibration, sample)
+    key_record = np.full((len(sample["token"]), len(channels)), -1, np.int64)
     is_key = np.flatnonzero(record["is_key"])
     key_record[record["sample"][is_key], record["channel"][is_key]] = is_key
     sample["key_record"] = key_record
-    counts = np.bincount(sample["scene"], minlength=len(scene_log))
+    yield "record", _to_table(record)
+
+    for part, columns in {"scene": scene, "sample": sample, "instance": instance, "calibration": calibration}.items():
+        yield part, _to_table(columns)
+    names = {"category": read["category"]["name"].to_pylist(), "attribute": read["attribute"]["name"].to_pylist(), "channel": channels}
+    yield "names", pa.table({name: pa.array([values], pa.list_(pa.string())) for name, values in names.items()})
+
+
+def _join_scenes(folder: Path, read: dict[str, Columns]) -> tuple[Columns, Columns]:
+    """Scenes, and their samples in the order of scenes and time."""
+    scenes, samples = read["scene"], read_table(folder, "sample")
+    log = resolve(folder, "scene", scenes, "log_token", "log", read["log"]["token"])
+    of_scene = resolve(folder, "sample", samples, "scene_token", "scene", scenes["token"])
+    expect_distinct(folder, "scene", scenes["name"], "name")
+    counts = np.bincount(of_scene, minlength=len(log))
     scene = {
-        "token": read["scene"]["token"],
-        "name": read["scene"]["name"],
-        "log": read["log"]["logfile"].take(scene_log),
-        "location": read["log"]["location"].take(scene_log),
+        "token": scenes["token"],
+        "name": scenes["name"],
+        "log": read["log"]["logfile"].take(pa.array(log)),
+        "location": read["log"]["location"].take(pa.array(log)),
         "num_samples": counts,
         "first_sample": np.cumsum(counts) - counts,
     }
-    if len(set(names_of := scene["name"].to_pylist())) != len(names_of):
-        raise DataError(f"{folder}/scene.json: expected different scene names, got {len(names_of) - len(set(names_of))} repeated")
-    parts = {"scene": scene, "sample": sample, "annotation": annotation, "instance": instance, "record": record, "calibration": calibration}
-    return names, {name: _to_table(parts.pop(name)) for name in list(parts)}
+    order = np.lexsort((samples["timestamp"], of_scene))
+    return scene, {"token": _take(samples["token"], order), "timestamp": samples["timestamp"][order], "scene": of_scene[order]}
 
 
 def _join_calibrations(folder: Path, read: dict[str, Columns]) -> tuple[Columns, list[str]]:
@@ -246,7 +261,7 @@ def _join_calibrations(folder: Path, read: dict[str, Columns]) -> tuple[Columns,
     usable = [modality in ("lidar", "camera") for modality in sensors["modality"].to_pylist()]
     names = sorted({channel for channel, use in zip(channels, usable, strict=True) if use})
     number = {name: i for i, name in enumerate(names)}
-    channel_of_sensor = np.array([number[c] if use else -1 for c, use in zip(channels, usable, strict=True)], np.int64)
+    channel_of_sensor = np.array([number[c] if use else -1 for c, use in zip(channels, usable, strict=True)], np.int16)
     sensor = resolve(folder, "calibrated_sensor", rows, "sensor_token", "sensor", sensors["token"])
     return {
         "token": rows["token"],
@@ -255,13 +270,6 @@ def _join_calibrations(folder: Path, read: dict[str, Columns]) -> tuple[Columns,
         "rotation": rows["rotation"],
         "intrinsics": rows["camera_intrinsic"],
     }, names
-
-
-def _join_samples(folder: Path, scenes: Columns) -> Columns:
-    rows = read_table(folder, "sample")
-    scene = resolve(folder, "sample", rows, "scene_token", "scene", scenes["token"])
-    order = np.lexsort((rows["timestamp"], scene))
-    return {"token": rows["token"].take(order), "timestamp": rows["timestamp"][order], "scene": scene[order]}
 
 
 def _join_annotations(folder: Path, read: dict[str, Columns], sample: Columns, instance: Columns) -> Columns:
@@ -277,14 +285,16 @@ def _join_annotations(folder: Path, read: dict[str, Columns], sample: Columns, i
         piece |= {"sample": of_sample.astype(np.int32), "instance": of_instance.astype(np.int32)}
         pieces.append(piece | {"attribute": attribute.astype(np.int16), "visibility": levels[visibility]})
     columns = concatenate_columns(pieces)
+    release_memory()
     expect_distinct(folder, table, columns["token"])
     before, after = (resolve(folder, table, columns, side, table, columns["token"], may_be_empty=True) for side in ("prev", "next"))
     del columns["prev"], columns["next"]
     columns["velocity"] = annotation_velocity(columns["translation"], sample["timestamp"][columns["sample"]], before, after)
     columns["category"] = instance["category"][columns["instance"]]
     del before, after
+    release_memory()
     order = np.argsort(columns["sample"], kind="stable")
-    return {name: _take(columns.pop(name), order) for name in list(columns)}
+    return _sorted(columns, order)
 
 
 def annotation_velocity(translation: np.ndarray, timestamp_us: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -311,18 +321,19 @@ def _join_records(folder: Path, calibrated_sensor: Columns, calibration: Columns
     for rows in iter_table(folder, table, min_rows=_ROWS_AT_ONCE):
         of_calibration = resolve(folder, table, rows, "calibrated_sensor_token", "calibrated_sensor", calibrated_sensor["token"])
         of_sample = resolve(folder, table, rows, "sample_token", "sample", sample["token"])
-        channel = calibration["channel"][of_calibration].astype(np.int16)
+        channel = calibration["channel"][of_calibration]
         piece = {name: rows[name] for name in ("token", "ego_pose_token", "filename", "timestamp", "width", "height")}
         piece |= {"is_key": rows["is_key_frame"], "calibration": of_calibration.astype(np.int32), "sample": of_sample.astype(np.int32)}
         piece["channel"] = channel
         keep = np.flatnonzero(channel >= 0)  # no radar: a sixth of trainval's bytes that nobody reads
         pieces.append({name: _take(column, keep) for name, column in piece.items()})
     columns = concatenate_columns(pieces)
+    release_memory()
     expect_distinct(folder, table, columns["token"])
     columns["ego_translation"], columns["ego_rotation"] = _ego_poses(folder, columns)
     del columns["ego_pose_token"]
     order = np.lexsort((columns["timestamp"], columns["channel"], sample["scene"][columns["sample"]]))
-    return {name: _take(columns.pop(name), order) for name in list(columns)}
+    return _sorted(columns, order)
 
 
 def _ego_poses(folder: Path, records: Columns) -> tuple[np.ndarray, np.ndarray]:
@@ -341,6 +352,15 @@ def _ego_poses(folder: Path, records: Columns) -> tuple[np.ndarray, np.ndarray]:
         raise points_nowhere(folder, "sample_data", records, "ego_pose_token", "ego_pose", int(rows[0]))
     expect_distinct(folder, "ego_pose", pa.chunked_array([chunk for token in tokens for chunk in token.chunks], type=pa.string()))
     return translation, rotation
+
+
+def _sorted(columns: Columns, order: np.ndarray) -> Columns:
+    """The columns with their rows in another order; `columns` is emptied on the way."""
+    result = {}
+    for name in list(columns):
+        result[name] = _take(columns.pop(name), order)
+        release_memory()
+    return result
 
 
 def _take(column: Any, rows: np.ndarray) -> Any:

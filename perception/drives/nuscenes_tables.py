@@ -93,7 +93,9 @@ def iter_table(folder: Path, table: str, *, min_rows: int = 1) -> Iterator[Colum
         del rows  # before the next ones are parsed: as objects they are ten times as large
         pieces.append(columns)
         if num_rows >= min_rows:
+            del columns
             yield concatenate_columns(pieces)
+            release_memory()
             num_rows = 0
     if pieces:
         yield concatenate_columns(pieces)
@@ -113,16 +115,21 @@ def concatenate_columns(pieces: list[Columns]) -> Columns:
     return columns
 
 
-def expect_distinct(folder: Path, table: str, tokens: pa.ChunkedArray) -> None:
-    """DataError naming a token that comes twice."""
+def release_memory() -> None:
+    """Give freed memory back to the system, which Arrow and the C library like to keep: hundreds of megabytes with the large tables."""
+    for pool in (pa.default_memory_pool(), pa.system_memory_pool()):  # releasing the system's pool trims the heap of malloc, NumPy's too
+        pool.release_unused()
+
+
+def expect_distinct(folder: Path, table: str, tokens: pa.ChunkedArray, field: str = "token") -> None:
+    """DataError naming a token (or another field) that comes twice."""
     for mask in _masks(tokens, len(tokens)):
         some = tokens if mask is None else tokens.filter(mask)
         if pc.count_distinct(some).as_py() != len(some):
             counts = pc.value_counts(some)
             twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]
-            raise DataError(
-                f"{folder / table}.json: token {show(twice['values'].as_py())} comes {twice['counts'].as_py()} times, expected once"
-            )
+            times = twice["counts"].as_py()
+            raise DataError(f"{folder / table}.json: {field} {show(twice['values'].as_py())} comes {times} times, expected once")
 
 
 def resolve(

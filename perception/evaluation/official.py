@@ -16,8 +16,27 @@ from perception.evaluation.submission import Task, read_submission
 
 CONFIGS: dict[Task, str] = {"detection": "detection_cvpr_2019", "tracking": "tracking_nips_2019"}
 # The devkit's names, and the unit or range of each figure; the first ones are what a result is known by.
-DETECTION_COLUMNS = {"AP": "mean_dist_aps", "ATE [m]": "trans_err", "ASE [1-IoU]": "scale_err", "AOE [rad]": "orient_err", "AVE [m/s]": "vel_err", "AAE [1-acc]": "attr_err"}
-TRACKING_COLUMNS = {"AMOTA": "amota", "AMOTP [m]": "amotp", "recall": "recall", "MOTA": "mota", "MOTP [m]": "motp", "IDS": "ids", "FRAG": "frag", "MT": "mt", "ML": "ml", "FP": "fp", "FN": "fn"}
+DETECTION_COLUMNS = {
+    "AP": "mean_dist_aps",
+    "ATE [m]": "trans_err",
+    "ASE [1-IoU]": "scale_err",
+    "AOE [rad]": "orient_err",
+    "AVE [m/s]": "vel_err",
+    "AAE [1-acc]": "attr_err",
+}
+TRACKING_COLUMNS = {
+    "AMOTA": "amota",
+    "AMOTP [m]": "amotp",
+    "recall": "recall",
+    "MOTA": "mota",
+    "MOTP [m]": "motp",
+    "IDS": "ids",
+    "FRAG": "frag",
+    "MT": "mt",
+    "ML": "ml",
+    "FP": "fp",
+    "FN": "fn",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,9 @@ class Scores:
     folder: Path
 
 
-def evaluate_officially(results: Path, dataroot: Path, version: str, split: str, out: Path, *, task: Task | None = None, plots: bool = True) -> Scores:
+def evaluate_officially(
+    results: Path, dataroot: Path, version: str, split: str, out: Path, *, task: Task | None = None, plots: bool = True
+) -> Scores:
     """Score a submission with nuscenes-devkit (extra `eval`).
 
     results, split  a submission and the split it covers, exactly; custom splits stand in the version's `splits.json`
@@ -62,7 +83,9 @@ def evaluate_officially(results: Path, dataroot: Path, version: str, split: str,
         try:
             summary = run(results, dataroot, version, split, folder, plots)
         except (AssertionError, KeyError, OSError, ValueError, IndexError) as error:
-            raise DataError(f"{results}: the official evaluation stopped: {str(error) or type(error).__name__}; `perception validate` says more") from error
+            raise DataError(
+                f"{results}: the official evaluation stopped: {str(error) or type(error).__name__}; `perception validate` says more"
+            ) from error
     return _scores(found, summary, folder)
 
 
@@ -81,7 +104,8 @@ def _run_detection(results: Path, dataroot: Path, version: str, split: str, fold
     from nuscenes.eval.detection.evaluate import DetectionEval
 
     nusc = NuScenes(version=version, dataroot=str(dataroot), verbose=False)
-    judge = DetectionEval(nusc, config_factory(CONFIGS["detection"]), str(results), split, str(folder), verbose=True)
+    config: Any = config_factory(CONFIGS["detection"])
+    judge = DetectionEval(nusc, config, str(results), split, str(folder), verbose=True)
     return judge.main(plot_examples=0, render_curves=plots)
 
 
@@ -89,7 +113,8 @@ def _run_tracking(results: Path, dataroot: Path, version: str, split: str, folde
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.tracking.evaluate import TrackingEval
 
-    judge = TrackingEval(config_factory(CONFIGS["tracking"]), str(results), split, str(folder), version, str(dataroot), verbose=True)
+    config: Any = config_factory(CONFIGS["tracking"])
+    judge = TrackingEval(config, str(results), split, str(folder), version, str(dataroot), verbose=True)
     return judge.main(render_curves=plots)
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import orjson
 
 from perception.core.borders import boxes_from_nuscenes, boxes_to_nuscenes
+from perception.core.boxes import Boxes3D
 from perception.core.classes import NUSCENES_ATTRIBUTES, NUSCENES_DETECTION, NUSCENES_TRACKING, ClassSet
-from perception.core.detections import Detections
+from perception.core.detections import Detections, Tracks
 from perception.core.errors import DataError, nearest_hint
 from perception.core.files import atomic_write
 from perception.core.json_stream import iter_object_of_lists
@@ -154,7 +155,7 @@ class _Reader:
                 continue
             if not isinstance(items, list):
                 self.report(Fault(token, None, f"expected a list of boxes, got {_show(items)}"))
-                items = []  # noqa: PLW2901
+                items = []
             self.tokens[token] = len(self.tokens)
             keys.append(token)
             counts.append(len(items))
@@ -235,7 +236,7 @@ def _faults_of_form(box: Any, token: str, task: Task) -> Iterator[str]:
     if "sample_token" in box and box["sample_token"] != token:
         yield f"sample_token: expected that of its list, got {_show(box['sample_token'])}"
     for name, width in _VECTORS.items():
-        if name in box and not (isinstance(box[name], list) and len(box[name]) == width and all(type(v) in (int, float) and abs(v) < 2**63 or v != v for v in box[name])):
+        if name in box and not (isinstance(box[name], list) and len(box[name]) == width and all(map(_is_number, box[name]))):
             yield f"{name}: expected {width} numbers, got {_show(box[name])}"
     name, score = box.get(f"{task}_name", ""), box.get(f"{task}_score", 0.0)
     if f"{task}_name" in box and not (isinstance(name, str) and name in CLASSES[task]):
@@ -273,47 +274,40 @@ def write_submission(path: Path, samples: Iterable[tuple[str, list[dict[str, Any
 
 def detection_boxes(token: str, detections: Detections) -> list[dict[str, Any]]:
     """The boxes of one sample as a detection submission holds them. `detections` are in the global frame, of the ten classes."""
-    translation, size, rotation, velocity = (values.tolist() for values in boxes_to_nuscenes(detections.boxes))
+    rows = _box_rows(token, detections.boxes)
     attributes = [""] * len(detections) if detections.attribute is None else detections.attribute.tolist()
-    names, scores = detections.names.tolist(), detections.score.tolist()
-    return [
-        {
-            "sample_token": token,
-            "translation": translation[i],
-            "size": size[i],
-            "rotation": rotation[i],
-            "velocity": [0.0 if v != v else v for v in velocity[i]],  # JSON has no NaN
-            "detection_name": names[i],
-            "detection_score": scores[i],
-            "attribute_name": attributes[i],
-        }
-        for i in range(len(names))
-    ]
+    for row, name, score, attribute in zip(rows, detections.names.tolist(), detections.score.tolist(), attributes, strict=True):
+        row |= {"detection_name": name, "detection_score": score, "attribute_name": attribute}
+    return rows
 
 
-def tracking_boxes(token: str, tracks: Any, *, prefix: str) -> list[dict[str, Any]]:
-    """The boxes of one sample as a tracking submission holds them, in the tracks' order; the 500 best where there are more (the official limit).
+def tracking_boxes(token: str, tracks: Tracks, *, prefix: str) -> list[dict[str, Any]]:
+    """The boxes of one sample as a tracking submission holds them, in the tracks' order; at most the 500 best (official limit).
 
-    tracks  Tracks in the global frame, of the seven classes
+    tracks  in the global frame, of the seven classes
     prefix  put before the track's number, so that ids of different drives differ
     """
     if len(tracks) > 500:
         tracks = tracks[np.sort(np.argsort(-tracks.score, kind="stable")[:500])]
-    translation, size, rotation, velocity = (values.tolist() for values in boxes_to_nuscenes(tracks.boxes))
-    names, scores, ids = tracks.names.tolist(), tracks.score.tolist(), tracks.track_id.tolist()
+    rows = _box_rows(token, tracks.boxes)
+    for row, number, name, score in zip(rows, tracks.track_id.tolist(), tracks.names.tolist(), tracks.score.tolist(), strict=True):
+        row |= {"tracking_id": f"{prefix}{number}", "tracking_name": name, "tracking_score": score}
+    return rows
+
+
+def _box_rows(token: str, boxes: Boxes3D) -> list[dict[str, Any]]:
+    """What both tasks have in common. JSON has no NaN: an unknown velocity is written as zero."""
+    translation, size, rotation, velocity = boxes_to_nuscenes(boxes)
+    columns = (translation.tolist(), size.tolist(), rotation.tolist(), np.nan_to_num(velocity).tolist())
     return [
-        {
-            "sample_token": token,
-            "translation": translation[i],
-            "size": size[i],
-            "rotation": rotation[i],
-            "velocity": [0.0 if v != v else v for v in velocity[i]],
-            "tracking_id": f"{prefix}{ids[i]}",
-            "tracking_name": names[i],
-            "tracking_score": scores[i],
-        }
-        for i in range(len(names))
+        {"sample_token": token, "translation": center, "size": wlh, "rotation": wxyz, "velocity": v}
+        for center, wlh, wxyz, v in zip(*columns, strict=True)
     ]
+
+
+def _is_number(value: Any) -> bool:
+    """A JSON number that fits float64."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _show(value: Any) -> str:

@@ -100,8 +100,7 @@ def drive_writer(path: Path, kind: str, drive: str, config_hash: str) -> Iterato
 def _to_arrow(values: np.ndarray, field: pa.Field) -> pa.Array:
     """A column in the field's type; what stands for "unknown" in our values (NaN, "", -1) becomes null where the field may be null."""
     if pa.types.is_dictionary(field.type):
-        mask = values == "" if field.nullable else None
-        return pa.array(values.tolist() if mask is None else np.where(mask, None, values).tolist(), pa.string()).dictionary_encode()
+        return pa.array(values.tolist(), pa.string(), mask=(values == "") if field.nullable else None).dictionary_encode()
     mask = None
     if field.nullable:
         mask = np.isnan(values) if values.dtype.kind == "f" else values < 0

@@ -24,7 +24,7 @@ MAX_GAP = 1.0  # seconds between two frames that `tracks_at` bridges
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RunFrame:
-    """One frame of a run: the ego pose and what was tracked, in the global frame (`tracks.transformed(frame.ego_to_global.inverse())` for ego)."""
+    """One frame of a run: the ego pose, and the tracks in the global frame (`tracks.transformed(ego_to_global.inverse())` for ego)."""
 
     index: int
     token: str
@@ -49,7 +49,9 @@ class Run:
         try:
             self.info: dict[str, Any] = json.loads((path / "run.json").read_bytes())
         except (OSError, ValueError) as error:
-            raise DataError(f"{path / 'run.json'}: expected the folder of a finished run, got {getattr(error, 'strerror', None) or error}") from None
+            raise DataError(
+                f"{path / 'run.json'}: expected the folder of a finished run, got {getattr(error, 'strerror', None) or error}"
+            ) from None
         version = self.info.get("schema_version") if isinstance(self.info, dict) else None
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise DataError(f"{path / 'run.json'}: expected schema_version <= {SCHEMA_VERSION}, got {version}; install a newer perception")

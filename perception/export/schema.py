@@ -1,7 +1,7 @@
 """The Arrow schemas of a run's files: one row an object and frame (detections, tracks), one row a frame (frames).
 
-Global frame: fixed to the world, metres. Ego frame: x forward, y left, z up, origin on the ground under the rear axle, at the row's own time.
-Every field's unit, frame, meaning and null rule stand in its metadata (`describe(TRACKS)` prints them) and in the tables below.
+Global frame: fixed to the world. Ego frame: x forward, y left, z up, origin on the ground under the rear axle, at the row's own time. Every
+field's unit, frame, meaning and null rule stand in its metadata; `describe(TRACKS)` prints them.
 """
 
 from urllib.parse import quote

@@ -62,7 +62,12 @@ def draw_birdseye(
 
 
 def draw_drive(
-    ego_positions: np.ndarray, paths: Mapping[int, tuple[str, np.ndarray]], *, title: str = "", size_px: int = 900, truth: Iterable[np.ndarray] = ()
+    ego_positions: np.ndarray,
+    paths: Mapping[int, tuple[str, np.ndarray]],
+    *,
+    title: str = "",
+    size_px: int = 900,
+    truth: Iterable[np.ndarray] = (),
 ) -> Image.Image:
     """A whole drive from above, global y up.
 
@@ -135,14 +140,24 @@ def _draw_tracks(canvas: Canvas, tracks: Tracks, trails: Mapping[int, np.ndarray
                 canvas.line(pixels[k - 1 : k + 1], color, width=1.4, opacity=0.15 + 0.5 * k / len(pixels))
     for i in seen:
         color = class_color(tracks.names[i])
-        _draw_box(canvas, tracks.boxes[i], color, width=1.5, dashed=bool(tracks.coasted[i]), fill=0.0 if tracks.coasted[i] else 0.3, arrow=True)
+        _draw_box(
+            canvas, tracks.boxes[i], color, width=1.5, dashed=bool(tracks.coasted[i]), fill=0.0 if tracks.coasted[i] else 0.3, arrow=True
+        )
     for i in sorted(seen, key=lambda i: -tracks.score[i]):  # where labels would lie on each other, the surer track keeps its own
         center = view.to_pixels(tracks.boxes.center[i])
         canvas.label((float(center[0]), float(center[1])), str(int(tracks.track_id[i])), class_color(tracks.names[i]))
 
 
 def _draw_box(
-    canvas: Canvas, box: Boxes3D, color: Color, *, width: float, opacity: float = 1.0, dashed: bool = False, fill: float = 0.0, arrow: bool = False
+    canvas: Canvas,
+    box: Boxes3D,
+    color: Color,
+    *,
+    width: float,
+    opacity: float = 1.0,
+    dashed: bool = False,
+    fill: float = 0.0,
+    arrow: bool = False,
 ) -> None:
     """One box: outline, a line from its middle to its front, and, with `arrow`, where it will be in a second."""
     view = canvas.view

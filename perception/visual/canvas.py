@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -90,7 +91,7 @@ class Canvas:
             self._pen.line([tuple(p) for p in points.tolist()], fill=ink, width=stroke, joint="curve")
             return
         on, off = 5.0 * _OVERSAMPLING, 4.0 * _OVERSAMPLING
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in pairwise(points):
             length = float(np.hypot(*(b - a)))
             for start in np.arange(0.0, length, on + off)[:2000]:
                 piece = [a + (b - a) * t / length for t in (start, min(start + on, length))]
@@ -114,7 +115,9 @@ class Canvas:
         """Text at a pixel; anchor as pillow names it (mm: middle, la: left top, ...)."""
         font = ImageFont.load_default(size * _OVERSAMPLING)
         place = (at[0] * _OVERSAMPLING, at[1] * _OVERSAMPLING)
-        self._pen.text(place, text, fill=color, font=font, anchor=anchor, stroke_width=2 * _OVERSAMPLING if halo else 0, stroke_fill=(*PAPER, 220))
+        self._pen.text(
+            place, text, fill=color, font=font, anchor=anchor, stroke_width=2 * _OVERSAMPLING if halo else 0, stroke_fill=(*PAPER, 220)
+        )
 
     def label(self, at: tuple[float, float], text: str, color: Color, *, size: float = 10) -> None:
         """Text near a pixel, at the first of eight places around it that is still free; left out where none is."""
@@ -123,7 +126,11 @@ class Canvas:
             x, y = at[0] + dx * (width / 2 + 7), at[1] + dy * (height / 2 + 6)
             box = (x - width / 2 - 1, y - height / 2 - 1, x + width / 2 + 1, y + height / 2 + 1)
             side = self.view.size_px
-            if min(box) < 0 or max(box) > side or any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in self.taken):
+            if (
+                min(box) < 0
+                or max(box) > side
+                or any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in self.taken)
+            ):
                 continue
             self.taken.append(box)
             self.text((x, y), text, color, size=size)
@@ -148,7 +155,10 @@ class Canvas:
                 across = -k * step if view.is_ego else k * step  # y of the ego frame grows to the left
                 self.text((at, side - 10), f"{across:g}", INK, size=9)
                 self.text((4, at), f"{-k * step:g}", INK, size=9, anchor="lm")
-        for at, name, anchor in (((4, side / 2), "x" if view.is_ego else "y", "lm"), ((side / 2, side - 10), "y" if view.is_ego else "x", "mm")):
+        for at, name, anchor in (
+            ((4, side / 2), "x" if view.is_ego else "y", "lm"),
+            ((side / 2, side - 10), "y" if view.is_ego else "x", "mm"),
+        ):
             self.text(at, f"{name} [m]", INK, size=9, anchor=anchor)
         length = step * per_metre
         x, y = side - 24 - length, side - 40

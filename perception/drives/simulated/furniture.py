@@ -39,10 +39,10 @@ class Side:
         return Standing(class_name, float(x), float(y), heading, size, is_sitting)
 
 
-def furnish(rng: np.random.Generator, density: float) -> list[Standing]:
-    """Everything that stands on the street of one scene; one construction site, one parked bus and one trailer."""
+def furnish(rng: np.random.Generator, density: float, *, site_arms: tuple[int, ...]) -> list[Standing]:
+    """Everything that stands on the street of one scene; one construction site on one of `site_arms`, one parked bus and one trailer."""
     sides = [Side(arm, sign) for arm in range(4) for sign in (-1, 1)]
-    site = sides[int(rng.choice([0, 1, 4, 5]))]
+    site = Side(int(rng.choice(site_arms)), int(rng.choice([-1, 1])))
     begin, length = rng.uniform(34, 38), rng.uniform(11, 14)
     things = construction_site(site, begin, length, rng)
     others = rng.permutation([i for i, side in enumerate(sides) if side != site])

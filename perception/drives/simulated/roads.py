@@ -91,6 +91,11 @@ class Route:
     zebra: tuple[int, int] = (-1, -1)
     zebra_s: tuple[float, float] = (0.0, 0.0)
 
+    @property
+    def arms(self) -> tuple[int, int]:
+        """The arms that a vehicle comes from and goes to."""
+        return self.entry // 3, self.leave // 3
+
 
 def turned(points: np.ndarray, arm: int) -> np.ndarray:
     """Points (P, 2) drawn for arm 0, moved to `arm` by exact quarter turns."""

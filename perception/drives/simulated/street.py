@@ -30,7 +30,7 @@ class SimulatedObject:
     class_name  one of the nuScenes detection classes
     token       its name in tables, 32 hex digits
     size        (3,) length, width, height in metres
-    present     (F,) bool   annotated: within the scene's radius of the ego vehicle
+    present     (F,) bool   annotated: from the first to the last frame within the scene's radius of the ego vehicle
     center      (F, 3)      middle of the box, metres
     yaw         (F,)        radians, continuous
     velocity    (F, 2)      m/s
@@ -100,13 +100,15 @@ def simulate_scene(
     if num_frames < 1 or density <= 0 or radius <= 0:
         raise UsageError(f"simulate_scene: expected num_frames >= 1, density > 0 and radius > 0, got {num_frames}, {density} and {radius}")
     timestamps_us = start_us + FRAME_US * np.arange(num_frames, dtype=np.int64) + rng.integers(-JITTER_US, JITTER_US + 1, num_frames)
-    population, standing = populate(rng, density), furnish(rng, density)
+    population = populate(rng, density)
     duration = num_frames * FRAME_US / 1e6
     wants_turn = bool(rng.random() < 0.5)
     # the ego vehicle's light turns green a few seconds into the scene
     clock = green_begins(2 * int(rng.integers(2)) + wants_turn) - WARM_UP - rng.uniform(1, 6)
     motion = simulate_traffic(population.movers(), clock=clock, warm_up=WARM_UP, duration=duration)
     ego = _choose_ego(population, motion, wants_turn)
+    # the construction site lies on the ego vehicle's way
+    standing = furnish(rng, density, site_arms=population.routes[ego].arms)
     # the street lies anywhere on the map, turned by any angle
     street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(300, 1700, 2), 0.0))
     s, speed = motion.at((timestamps_us - timestamps_us[0]) / 1e6)
@@ -116,7 +118,7 @@ def simulate_scene(
     tracks += [_standing(thing, num_frames) for thing in standing]
     # far away during the whole scene: nobody would have annotated it
     tracks = [track for track in tracks if (np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius).any()]
-    present = np.array([np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius for track in tracks]).reshape(-1, num_frames)
+    present = np.array([_without_gaps(np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius) for track in tracks]).reshape(-1, num_frames)
     visibility = np.ones(present.shape)
     for f in range(num_frames):
         here = np.flatnonzero(present[:, f])
@@ -129,6 +131,11 @@ def simulate_scene(
     ]
     poses = [street_to_global @ Transform.from_yaw(yaw[f], (x[f], y[f], 0.0)) for f in range(num_frames)]
     return SimulatedScene(name, timestamps_us, poses, objects)
+
+
+def _without_gaps(is_near: np.ndarray) -> np.ndarray:
+    """(F,) bool: true from the first to the last true; annotators follow an object that comes back."""
+    return np.maximum.accumulate(is_near) & np.maximum.accumulate(is_near[::-1])[::-1]
 
 
 def _start_us(index: int) -> int:

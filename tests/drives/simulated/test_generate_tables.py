@@ -102,20 +102,21 @@ def test_the_same_seed_gives_the_same_bytes(tool, root, tmp_path):
         assert (tmp_path / "v1.0-trainval" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_the_devkit_opens_it_and_scores_the_submission(root, tmp_path):
+def test_the_devkit_opens_it_and_scores_the_submission(tool, tmp_path):
     pytest.importorskip("nuscenes.eval.detection.evaluate")
     from nuscenes import NuScenes
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.detection.evaluate import DetectionEval
 
-    nusc = NuScenes("v1.0-trainval", str(root), verbose=False)
+    tool.generate(tmp_path, scenes=1, seed=2, detections=tmp_path / "detections.json")
+    nusc = NuScenes("v1.0-trainval", str(tmp_path), verbose=False)
     config = config_factory("detection_cvpr_2019")
-    judge = DetectionEval(nusc, config, str(root / "detections.json"), "generated_val", str(tmp_path), verbose=False)
+    judge = DetectionEval(nusc, config, str(tmp_path / "detections.json"), "generated_val", str(tmp_path), verbose=False)
     metrics, _ = judge.evaluate()
     assert 0.5 < metrics.mean_dist_aps["car"] < 0.95
     sizes = [len(judge.pred_boxes[name]) for name in judge.pred_boxes.sample_tokens]
     assert np.mean(sizes) > 100
-    assert len(json.loads((root / "detections.json").read_bytes())["results"]) == len(nusc.sample)
+    assert len(json.loads((tmp_path / "detections.json").read_bytes())["results"]) == len(nusc.sample)
 
 
 def test_the_command_prints_what_it_wrote(tool, tmp_path):
