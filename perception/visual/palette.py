@@ -1,7 +1,7 @@
 """One colour a class, the same in every picture.
 
-Searched so that classes of like size differ by 9 or more in lightness (CIE L*, grey print), and all by 19 or more in colour difference (CIE
-76) for normal and for red-green blind eyes.
+Searched so that any two differ by 19 or more in colour difference (CIE 76) for normal and for red-green blind eyes, that classes of like
+size differ by 6 or more in lightness (CIE L*, grey print), and that all stand out on paper.
 """
 
 Color = tuple[int, int, int]
@@ -11,11 +11,11 @@ CLASS_COLORS: dict[str, Color] = {
     "truck": (165, 129, 31),
     "bus": (49, 0, 119),
     "trailer": (103, 44, 0),
-    "construction_vehicle": (204, 186, 51),
+    "construction_vehicle": (196, 178, 20),
     "pedestrian": (185, 32, 63),
     "motorcycle": (15, 53, 62),
     "bicycle": (22, 168, 124),
-    "traffic_cone": (249, 137, 204),
+    "traffic_cone": (240, 125, 200),
     "barrier": (110, 122, 141),
 }
 OTHER: Color = (90, 90, 90)
