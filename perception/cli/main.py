@@ -14,7 +14,7 @@ from perception.cli.evaluate import evaluate
 from perception.cli.track import track
 from perception.cli.validate import validate
 from perception.cli.view import view
-from perception.core.errors import PerceptionError
+from perception.core.errors import PerceptionError, UsageError
 
 app = typer.Typer(
     name="perception",
@@ -64,6 +64,11 @@ def report_errors(command: Callable[[], object], *, debug: bool = False) -> int:
         return 130
     except BrokenPipeError:  # `perception validate ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder that cannot be made or written to, a full disk
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return UsageError.exit_code
     return 0
 
 

@@ -82,9 +82,8 @@ def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, lis
     known: list[str] = []
     current: Any = model
     for part in loc:
-        choices = {tag: kind for kind, *notes in map(get_args, get_args(current)) for tag in _tags(notes)}
-        if part in choices:  # which model of a union; the file has no such key
-            current = choices[part]
+        if (chosen := _tagged(current, part)) is not None:  # which model of a union: the file has no such key
+            current = chosen
             continue
         keys.append(str(part))
         if isinstance(current, type) and issubclass(current, BaseModel):
@@ -97,8 +96,12 @@ def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, lis
     return ".".join(keys), known
 
 
-def _tags(notes: list[Any]) -> list[str]:
-    return [note.tag for note in notes if isinstance(note, Tag)]
+def _tagged(union: Any, tag: int | str) -> Any:
+    """The member of a union of `Annotated[Model, Tag(...)]` that has the tag, or None."""
+    for member in get_args(union):
+        if any(isinstance(note, Tag) and note.tag == tag for note in getattr(member, "__metadata__", ())):
+            return get_args(member)[0]
+    return None
 
 
 def shipped_config(name: str) -> Path:

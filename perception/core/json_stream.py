@@ -1,4 +1,4 @@
-"""Large JSON files in pieces: an array of rows, or an object of lists, parsed a few megabytes at a time.
+"""Large JSON files in pieces: an array of rows, or an object of lists, parsed a megabyte at a time.
 
 orjson parses whole documents only. A piece is cut where an item seems to end, and the parser is the judge of the cut: a prefix of an
 array (or object) that parses once its bracket is closed is exactly its first items, whatever stands in the strings.
@@ -8,7 +8,7 @@ import codecs
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,13 +16,12 @@ import orjson
 
 from perception.core.errors import DataError
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20  # the values parsed from one block are ten times as large and should fit the cache
 # The largest single item (with what follows the last one): far above any real row or frame, far below what hurts.
 MAX_ITEM_BYTES = 64 << 20
+_HEAD_BYTES = 1 << 16  # room for any key
 _MAX_VALUE_BYTES = 4 << 20  # of a value beside the streamed object
-_CUTS = {
-    1 << n for n in range(13)
-}  # from the back: a few near the end, then ever farther, past items that hold lists of objects themselves
+_MAX_CUTS = 4  # an item with more objects of its own is read to the end of a block that happens to end between two items
 _ROW_END = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _LIST_END = re.compile(rb"\][ \t\r\n]*,[ \t\r\n]*(?=\")")
 _KEY = re.compile(rb'("(?:[^"\\]|\\.){0,1000}")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
@@ -37,7 +36,7 @@ def iter_rows(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """
     with _open(path) as file:
         first = 0
-        for piece, _tail in _pieces(file, _skip_to(file, b"[", path), path, b"[", b"]", allow_nan=False):
+        for piece, _text, _tail in _pieces(file, _skip_to(file, b"[", path), path, b"[", b"]", allow_nan=False):
             for i, row in enumerate(piece):
                 if not isinstance(row, dict):
                     raise DataError(f"{path}: row {first + i}: expected an object, got {_show(row)}")
@@ -47,22 +46,32 @@ def iter_rows(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
             first += count
 
 
-def iter_object_of_lists(path: Path, key: str) -> Iterator[tuple[str | None, dict[str, Any]]]:
+def iter_object_of_lists(
+    path: Path, key: str, *, watch: Callable[[bytes], None] | None = None
+) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Stream the object of lists at top-level `key` of a JSON object; the other top-level values come whole (4 MiB at most each).
 
     Yields (None, items) for pieces of the streamed object and (name, {"value": v}) for every other key, in the file's order. NaN and
-    Infinity are accepted, as Python's own json writes them. Raises DataError as `iter_rows` does.
+    Infinity are accepted, as Python's own json writes them. Raises DataError as `iter_rows` does, and for a top-level key that comes twice.
+    watch  called with the JSON text of each piece before it is yielded: of keys that come twice in it a parsed piece has the last one only
     """
+    names: set[str] = set()
     with _open(path) as file:
         buffer = _fill(file, _skip_to(file, b"{", path)).lstrip(_SPACE)
         is_last = buffer[:1] == b"}"
         while not is_last:
             name, buffer = _read_key(file, buffer, path)
+            if name in names:
+                raise DataError(f"{path}: the key {name!r} comes twice")
+            names.add(name)
             if name == key:
                 if buffer[:1] != b"{":
                     raise DataError(f"{path}: {key!r}: expected an object of lists, got {_show(buffer[:20].decode(errors='replace'))}")
-                for piece, tail in _pieces(file, buffer[1:], path, b"{", b"}", allow_nan=True):
+                for piece, text, tail in _pieces(file, buffer[1:], path, b"{", b"}", allow_nan=True):
                     buffer = tail
+                    if watch:
+                        watch(text)
+                    del text
                     yield None, piece
                     del piece
             else:
@@ -78,17 +87,19 @@ def iter_object_of_lists(path: Path, key: str) -> Iterator[tuple[str | None, dic
             raise _invalid(path, None, "text after the end of the document")
 
 
-def _pieces(file: BinaryIO, buffer: bytes, path: Path, opening: bytes, closing: bytes, *, allow_nan: bool) -> Iterator[tuple[Any, bytes]]:
-    """Parsed pieces of the array or object whose content starts at `buffer`; with the last one comes what follows its closing bracket."""
+def _pieces(
+    file: BinaryIO, buffer: bytes, path: Path, opening: bytes, closing: bytes, *, allow_nan: bool
+) -> Iterator[tuple[Any, bytes, bytes]]:
+    """Parsed pieces of the array or object whose content starts at `buffer`, their text, what follows the closing bracket of the last."""
     while True:
         block = file.read(BLOCK_BYTES)
         buffer += block
         offset = file.tell() - len(buffer) - 1  # of the opening bracket put in front of the buffer
         if not block:
             if opening == b"[":
-                yield _parse(opening + buffer, allow_nan, path, offset), b""
+                yield _parse(opening + buffer, allow_nan, path, offset), opening + buffer, b""
             else:
-                yield _decode_prefix(opening + buffer, path, offset)
+                yield _last_piece(opening + buffer, path, offset)
             return
         del block
         for end, begin in _cuts(buffer, closing):
@@ -101,13 +112,12 @@ def _pieces(file: BinaryIO, buffer: bytes, path: Path, opening: bytes, closing: 
                 if opening == b"[":
                     raise
                 with contextlib.suppress(DataError):  # an object may have ended before the cut, at its closing brace
-                    yield _decode_prefix(opening + buffer, path, offset)
+                    yield _last_piece(opening + buffer, path, offset)
                     return
                 raise
             buffer = buffer[begin:]
-            del piece
-            yield value, b""
-            del value
+            yield value, piece, b""
+            del value, piece
             break
         if len(buffer) > MAX_ITEM_BYTES:
             raise _invalid(path, offset, f"no item ends within {MAX_ITEM_BYTES} bytes")
@@ -118,16 +128,15 @@ class _InvalidJson(DataError):
 
 
 def _cuts(buffer: bytes, closing: bytes) -> Iterator[tuple[int, int]]:
-    """(end of an item, begin of the next) at places where an item may end, from the back, a dozen at most."""
+    """(end of an item, begin of the next) at the last places where an item may end, from the back, a few at most."""
     mark, separator = (b"}", _ROW_END) if closing == b"]" else (b"]", _LIST_END)
     position, found = len(buffer), 0
-    while found < max(_CUTS) and (position := buffer.rfind(mark, 0, position)) >= 0:
+    while found < _MAX_CUTS and (position := buffer.rfind(mark, 0, position)) >= 0:
         match = separator.match(buffer, position)
         # A list of objects ends in "}]" or is "[]"; the number lists inside of an object end in a digit.
         if match and (mark == b"}" or buffer[max(position - 64, 0) : position].rstrip(_SPACE)[-1:] in (b"}", b"[")):
             found += 1
-            if found in _CUTS:
-                yield position + 1, match.end()
+            yield position + 1, match.end()
 
 
 def _parse(text: bytes, allow_nan: bool, path: Path, offset: int) -> Any:
@@ -149,6 +158,12 @@ def _parse(text: bytes, allow_nan: bool, path: Path, offset: int) -> Any:
     invalid = _invalid(path, offset + position, reason.split(": line")[0])
     invalid.position = position
     raise invalid
+
+
+def _last_piece(text: bytes, path: Path, offset: int) -> tuple[Any, bytes, bytes]:
+    """The value at the start of `text`, its own text, and the bytes after it."""
+    value, tail = _decode_prefix(text, path, offset)
+    return value, text[: len(text) - len(tail)], tail
 
 
 def _decode_prefix(text: bytes, path: Path, offset: int) -> tuple[Any, bytes]:
@@ -200,7 +215,7 @@ def _read_key(file: BinaryIO, buffer: bytes, path: Path) -> tuple[str, bytes]:
 
 def _skip_to(file: BinaryIO, opening: bytes, path: Path) -> bytes:
     """The first bytes of the file after the opening bracket."""
-    head = file.read(1 << 16)
+    head = file.read(_HEAD_BYTES)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip(_SPACE)
     if text[:1] != opening:
         kind = "an array of rows, '[...]'" if opening == b"[" else "an object, '{...}'"
@@ -208,8 +223,9 @@ def _skip_to(file: BinaryIO, opening: bytes, path: Path) -> bytes:
     return text[1:]
 
 
-def _fill(file: BinaryIO, buffer: bytes, size: int = 1 << 16) -> bytes:
-    """`buffer`, topped up from the file to `size` bytes where it can be."""
+def _fill(file: BinaryIO, buffer: bytes, size: int | None = None) -> bytes:
+    """`buffer`, topped up from the file to `size` bytes (by default enough for any key) where it can be."""
+    size = _HEAD_BYTES if size is None else size
     return buffer + file.read(size - len(buffer)) if len(buffer) < size else buffer
 
 

@@ -17,7 +17,7 @@ from perception.core.errors import DataError, UsageError, nearest_hint
 from perception.core.files import inside
 from perception.core.frame import Camera, Frame
 from perception.core.pointcloud import PointCloud
-from perception.core.transform import Transform
+from perception.core.transform import Transform, quaternions_to_matrices
 from perception.drives.nuscenes_index import open_index
 
 OnMissing = Literal["error", "skip", "empty"]
@@ -142,18 +142,23 @@ class NuScenes:
         token = index.text("sample", "token", sample)
         if lidar < 0:
             raise DataError(f"{self._file('sample_data')}: sample {token!r}: expected a key frame of {LIDAR}, found none")
-        cameras = {}
+        cameras: dict[str, int] = {}
         if self.has_cameras:
             calibration = index.numbers("record", "calibration")
-            for channel, record in zip(index.names["channel"], records, strict=True):
-                if record >= 0 and self._has_intrinsics[calibration[record]]:
-                    cameras[channel] = self._camera(channel, record)
+            cameras = {
+                channel: record
+                for channel, record in zip(index.names["channel"], records, strict=True)
+                if record >= 0 and self._has_intrinsics[calibration[record]]
+            }
+        ego_to_global, *camera_poses = self._ego_to_global([lidar, *cameras.values()])
         return Frame(
             token=token,
             timestamp_us=int(index.numbers("sample", "timestamp")[sample]),
             lidar_to_ego=self._sensor_to_ego(lidar),
-            ego_to_global=self._ego_to_global(lidar),
-            cameras=cameras,
+            ego_to_global=ego_to_global,
+            cameras={
+                channel: self._camera(channel, record, pose) for (channel, record), pose in zip(cameras.items(), camera_poses, strict=True)
+            },
             truth=self._truth(sample) if self.has_truth else None,
             read_cloud=partial(self._read_cloud, lidar, token),
         )
@@ -185,7 +190,7 @@ class NuScenes:
             visibility=column("visibility"),
         )
 
-    def _camera(self, channel: str, record: int) -> Camera:
+    def _camera(self, channel: str, record: int, ego_to_global: Transform) -> Camera:
         index = self.index
         calibration = int(index.numbers("record", "calibration")[record])
         return Camera(
@@ -194,15 +199,16 @@ class NuScenes:
             size=(int(index.numbers("record", "width")[record]), int(index.numbers("record", "height")[record])),
             intrinsics=np.array(index.numbers("calibration", "intrinsics")[calibration]),
             camera_to_ego=self._sensor_to_ego(record),
-            ego_to_global=self._ego_to_global(record),
+            ego_to_global=ego_to_global,
             timestamp_us=int(index.numbers("record", "timestamp")[record]),
             read_image=partial(_read_image, self._path(record)),
         )
 
-    def _ego_to_global(self, record: int) -> Transform:
-        index = self.index
-        translation = np.array(index.numbers("record", "ego_translation")[record])
-        return Transform.from_quaternion(index.numbers("record", "ego_rotation")[record], translation)
+    def _ego_to_global(self, records: list[int]) -> list[Transform]:
+        """The ego pose of each record; all at once, because one quaternion takes as long as seven."""
+        rotations = quaternions_to_matrices(self.index.numbers("record", "ego_rotation")[records])
+        translations = self.index.numbers("record", "ego_translation")[records]
+        return [Transform(rotation, translation) for rotation, translation in zip(rotations, translations, strict=True)]
 
     def _sensor_to_ego(self, record: int) -> Transform:
         row = int(self.index.numbers("record", "calibration")[record])
@@ -235,10 +241,10 @@ class NuScenes:
             expected = "expected a multiple of 20 bytes (x, y, z, intensity, ring float32)"
             raise DataError(f"{path}: {expected}, got {len(content)}; the file was cut short, copy it again")
         rows = np.frombuffer(content, "<f4").reshape(-1, 5)
-        is_sound = np.isfinite(rows).all(axis=1) & (np.abs(rows[:, 4]) < 2**31)
+        is_sound = (np.abs(rows) < 2**31).all(axis=1)  # NaN is not
         if not is_sound.all():
             raise DataError(f"{path}: expected finite numbers, got {int((~is_sound).sum())} of {len(rows)} points without")
-        points = rows.astype(np.float32)
+        points = rows.astype(np.float32, copy=True)  # what was read must not be written to
         points[:, 4] = 0  # age of the key sweep
         return PointCloud(points, rows[:, 4].astype(np.int64))
 

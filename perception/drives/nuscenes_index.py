@@ -37,10 +37,10 @@ from perception.drives.nuscenes_tables import (
     resolve,
 )
 
-FORMAT = 2  # raise with every change of what the index holds
+FORMAT = 3  # raise with every change of what the index holds
 _PARTS = ("names", "scene", "sample", "annotation", "instance", "record", "calibration")
 _ROWS_AT_ONCE = 150_000  # of the large tables, while their tokens are looked up
-_MAX_VELOCITY_GAP_US = 1_500_000  # devkit NuScenes.box_velocity: seconds between neighbours, twice that for both sides
+_MAX_VELOCITY_GAP = 1.5  # devkit NuScenes.box_velocity: seconds between neighbours, twice that for both sides
 log = logging.getLogger(__name__)
 
 
@@ -306,11 +306,12 @@ def annotation_velocity(translation: np.ndarray, timestamp_us: np.ndarray, befor
     """
     rows = np.arange(len(translation))
     first, last = np.where(before >= 0, before, rows), np.where(after >= 0, after, rows)
-    elapsed_us = timestamp_us[last] - timestamp_us[first]
-    limit = np.where((before >= 0) & (after >= 0), 2 * _MAX_VELOCITY_GAP_US, _MAX_VELOCITY_GAP_US)
+    # The devkit subtracts float seconds, which are rounded to 0.2 us: done likewise, or velocities differ in the sixth decimal.
+    elapsed = 1e-6 * timestamp_us[last] - 1e-6 * timestamp_us[first]
+    limit = np.where((before >= 0) & (after >= 0), 2 * _MAX_VELOCITY_GAP, _MAX_VELOCITY_GAP)
     velocity = np.full(translation.shape, np.nan)
-    known = (first != last) & (elapsed_us > 0) & (elapsed_us <= limit)
-    velocity[known] = (translation[last[known]] - translation[first[known]]) / (elapsed_us[known, None] * 1e-6)
+    known = (first != last) & (elapsed > 0) & (elapsed <= limit)
+    velocity[known] = (translation[last[known]] - translation[first[known]]) / elapsed[known, None]
     return velocity
 
 
@@ -331,26 +332,31 @@ def _join_records(folder: Path, calibrated_sensor: Columns, calibration: Columns
     release_memory()
     expect_distinct(folder, table, columns["token"])
     columns["ego_translation"], columns["ego_rotation"] = _ego_poses(folder, columns)
-    del columns["ego_pose_token"]
+    release_memory()
     order = np.lexsort((columns["timestamp"], columns["channel"], sample["scene"][columns["sample"]]))
     return _sorted(columns, order)
 
 
 def _ego_poses(folder: Path, records: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """Translation (N, 3) and rotation (N, 4) of the ego pose of each record; the poses pass by, they are more than the records."""
-    translation, rotation = np.full((len(records["token"]), 3), np.nan), np.full((len(records["token"]), 4), np.nan)
-    rows, wanted = np.arange(len(translation)), records["ego_pose_token"]  # records that have no pose yet
-    tokens = []
+    """Translation (N, 3) and rotation (N, 4) of the ego pose of each record, whose `ego_pose_token` is used up.
+
+    The poses pass by in pieces, all of them would be more than the records.
+    """
+    num_records = len(records["token"])
+    translation, rotation = np.full((num_records, 3), np.nan), np.full((num_records, 4), np.nan)
+    rows, wanted = np.arange(num_records), records.pop("ego_pose_token")  # of the records that have no pose yet
+    chunks: list[pa.Array] = []
     for poses in iter_table(folder, "ego_pose", min_rows=_ROWS_AT_ONCE):
         pose = index_in(wanted, poses["token"])
         is_found = pose >= 0
         translation[rows[is_found]] = poses["translation"][pose[is_found]]
         rotation[rows[is_found]] = poses["rotation"][pose[is_found]]
         rows, wanted = rows[~is_found], wanted.filter(pa.array(~is_found))
-        tokens.append(poses["token"])
+        chunks += poses["token"].chunks
     if len(rows):
-        raise points_nowhere(folder, "sample_data", records, "ego_pose_token", "ego_pose", int(rows[0]))
-    expect_distinct(folder, "ego_pose", pa.chunked_array([chunk for token in tokens for chunk in token.chunks], type=pa.string()))
+        missing = {"token": records["token"].take(pa.array(rows[:1])), "ego_pose_token": wanted}
+        raise points_nowhere(folder, "sample_data", missing, "ego_pose_token", "ego_pose", 0)
+    expect_distinct(folder, "ego_pose", pa.chunked_array(chunks, type=pa.string()))
     return translation, rotation
 
 

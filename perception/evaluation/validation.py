@@ -27,10 +27,13 @@ def validate_submission(path: Path, expected: list[str] | None = None) -> tuple[
 def faults_of_values(submission: Submission) -> Iterator[Fault]:
     """Numbers that are not finite, sizes that are not positive, too many boxes, tracks that contradict themselves."""
     counts = np.diff(submission.offset)
+    for token, numbers in submission.left_out.items():
+        counts[submission.sample_row[token]] += len(numbers)
     for i in np.flatnonzero(counts > MAX_BOXES):
         yield Fault(submission.tokens[i], None, f"expected at most {MAX_BOXES} boxes, got {counts[i]}")
     for name in ("translation", "size", "rotation", "velocity", "score"):
-        values = getattr(submission, name).reshape(len(submission), -1)
+        values = getattr(submission, name)
+        values = values[:, None] if values.ndim == 1 else values
         bad = ~np.isfinite(values)
         if name == "velocity":  # the devkit's own truth has NaN where the velocity is unknown; infinity it cannot judge
             bad = np.isinf(values)
@@ -73,4 +76,7 @@ def _faults_of_tracks(submission: Submission) -> Iterator[Fault]:
 
 def _fault(submission: Submission, row: int | np.integer, what: str) -> Fault:
     sample = int(np.searchsorted(submission.offset, row, side="right")) - 1
-    return Fault(submission.tokens[sample], int(row - submission.offset[sample]), what)
+    token, number = submission.tokens[sample], int(row - submission.offset[sample])
+    for left_out in submission.left_out.get(token, []):  # boxes of the file are counted, not rows
+        number += left_out <= number
+    return Fault(token, number, what)

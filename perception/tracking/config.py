@@ -7,7 +7,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
 from perception.core.classes import NUSCENES_TRACKING
 from perception.core.errors import nearest_hint
 
-Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]  # up to 30 years: "for ever" is spelt with a large number
+Positive = Annotated[float, Field(gt=0, le=1e9)]  # up to 30 years: "for ever" is spelt with a large number
 PerClass = Annotated[dict[str, Positive], Field(min_length=1)]
 
 

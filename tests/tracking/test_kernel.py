@@ -114,10 +114,12 @@ def test_a_large_crowd_is_associated_as_a_small_one(seed):
     # Many buckets, tracks of very different speed and age; one stray track far away stretches the buckets.
     rng = np.random.default_rng(seed)
     extent = [20.0, 200.0, 2000.0][seed % 3]
-    detections, tracks = ([random_one(rng, lattice=False, unknown=0.02 * (seed > 2), origin=0.0) for _ in range(250)] for _ in range(2))
+    detections, tracks = ([random_one(rng, lattice=False, unknown=0.1 * (seed > 2), origin=0.0) for _ in range(250)] for _ in range(2))
     for item in detections + tracks:
         item["x"], item["y"] = (float(p) for p in rng.uniform(-extent, extent, 2) * (1, 0.1))
         item["score"] = float(rng.random())
+        if seed % 3 < 2:  # of one age: the search is at its narrowest
+            item["seen_us"] = NOW - HALF_SECOND
     if seed % 2:
         tracks[0]["x"] = 1e9
     rules = {"gate": [3.0, 10.0], "growth": 0.5, "horizon": 1.0}

@@ -1,8 +1,5 @@
 """The published tracker, id for id: against the oracle, and what parity mode does where the published code has nothing to say."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -22,14 +19,10 @@ from tests.tracking.makers import (
     seen_ids,
 )
 
-FOLDER = Path(os.environ.get("PERCEPTION_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "fixtures" / "tracker"
-
 
 @pytest.fixture(scope="module")
-def oracle():
-    if not (FOLDER / "detections.npz").is_file():
-        pytest.skip(f"{FOLDER} is not there: set PERCEPTION_SHARED")
-    return Fixture(FOLDER)
+def oracle(shared):
+    return Fixture(shared / "fixtures" / "tracker")
 
 
 @pytest.mark.shared

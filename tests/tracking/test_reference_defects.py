@@ -1,4 +1,7 @@
-"""The twelve defects of the published tracker (shared/reference/tracking.md), one test each: parity mode has it, the tracker proper has not."""
+"""The twelve defects of the published tracker, one test each: parity mode has it, the tracker proper has not.
+
+The table: shared/reference/tracking.md, "Defects and limits of the reference".
+"""
 
 import copy
 import math
@@ -11,7 +14,6 @@ from perception.core import DataError
 from perception.evaluation.submission import tracking_boxes
 from tests.tracking.makers import (
     HALF_SECOND,
-    NOTHING,
     START_US,
     UNKNOWN,
     columns_of,
@@ -183,7 +185,7 @@ def test_defect_11_any_frame_may_be_the_first_and_time_never_runs_backwards():
     frames = one_car_driving()
     tracker = greedy()
     assert follow(tracker, frames[4:])[-1].track_id.tolist() == [1]  # from the middle of a drive
-    with pytest.raises(DataError, match="expected timestamp_us >= .* sort the frames by time, or call reset"):
+    with pytest.raises(DataError, match=r"expected timestamp_us >= .* sort the frames by time, or call reset"):
         tracker.update(*frames[0])
     tracker.reset()
     assert tracker.update(*frames[0]).track_id.tolist() == [1]
