@@ -30,8 +30,12 @@ def draw_run(
     frame      number of the frame to draw, the middle one where None
     min_score  tracks below it are left out
     radius     metres around the ego vehicle
-    Returns the paths written. UsageError for a frame that a drive does not have.
+    Returns the paths written. UsageError for a frame that a drive does not have, and for numbers that make no picture.
     """
+    if not 0 < radius < np.inf:
+        raise UsageError(f"radius {radius}: expected metres > 0")
+    if np.isnan(min_score):
+        raise UsageError(f"min_score {min_score}: expected a number")
     drives = [run.drive(drive)] if drive else list(run)
     paths = []
     for done, item in enumerate(drives, start=1):

@@ -15,7 +15,8 @@ Version = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.", show_default=False)]
 
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
+# Tokens and paths may hold what rich takes for markup or emoji: [x], :car:
+messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def tell(text: str) -> None:
@@ -25,7 +26,7 @@ def tell(text: str) -> None:
 
 def printer() -> Console:
     """Where results are printed; as wide as the text where it goes to a file."""
-    return Console(highlight=False, soft_wrap=True, width=None if os.isatty(1) else 160)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if os.isatty(1) else 160)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def validate(
     ] = None,
     split: Annotated[str | None, typer.Option(help="The split that the file must cover exactly.", show_default=False)] = None,
     version: Version = None,
-    limit: Annotated[int, typer.Option(help="Faults to print at the most; all are counted.")] = 1000,
+    limit: Annotated[int, typer.Option(min=0, help="Faults to print at the most; all are counted.")] = 1000,
 ) -> None:
     """List what is wrong with a submission; exit code 3 where anything is.
 

@@ -4,7 +4,7 @@ import json
 import logging
 import struct
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,7 +178,6 @@ class NuScenes:
         def column(name: str) -> np.ndarray:
             return index.numbers("annotation", name)[rows]
 
-        instances = index.tables["instance"].column("token").take(column("instance")).to_pylist()
         return Detections(
             boxes_from_nuscenes(column("translation"), column("size"), column("rotation"), column("velocity")[:, :2]),
             label,
@@ -186,9 +185,14 @@ class NuScenes:
             NUSCENES_DETECTION,
             attribute=self._attributes[column("attribute")],
             num_points=column("num_lidar_pts"),
-            instance=np.array(instances, dtype=np.str_),
+            instance=self._instances[column("instance")],
             visibility=column("visibility"),
         )
+
+    @cached_property
+    def _instances(self) -> np.ndarray:
+        """(I,) str, the instances' tokens."""
+        return np.array(self.index.texts("instance", "token"), dtype=np.str_)
 
     def _camera(self, channel: str, record: int, ego_to_global: Transform) -> Camera:
         index = self.index

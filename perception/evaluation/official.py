@@ -83,9 +83,8 @@ def evaluate_officially(
         try:
             summary = run(results, dataroot, version, split, folder, plots)
         except (AssertionError, KeyError, OSError, ValueError, IndexError) as error:
-            raise DataError(
-                f"{results}: the official evaluation stopped: {str(error) or type(error).__name__}; `perception validate` says more"
-            ) from error
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise DataError(f"{results}: the official evaluation stopped: {reason}; `perception validate` says more") from error
     return _scores(found, summary, folder)
 
 

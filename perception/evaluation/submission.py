@@ -312,8 +312,12 @@ def write_submission(path: Path, samples: Iterable[tuple[str, list[dict[str, Any
     samples  (sample token, boxes as `detection_boxes` or `tracking_boxes` makes them)
     """
     count = 0
+    try:  # whatever a file that was read may hold: large numbers, halves of characters
+        head = json.dumps(meta or LIDAR_META, separators=(",", ":")).encode()
+    except RecursionError:
+        raise DataError("meta: expected an object with use_lidar, use_camera, ..., got one nested too deep") from None
     with atomic_write(path) as file:
-        file.write(b'{"meta":' + orjson.dumps(meta or LIDAR_META) + b',"results":{')
+        file.write(b'{"meta":' + head + b',"results":{')
         lead, batch = b"", {}
         for token, boxes in samples:
             count += len(boxes)

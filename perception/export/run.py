@@ -48,7 +48,7 @@ class Run:
         self.path = path
         try:
             self.info: dict[str, Any] = json.loads((path / "run.json").read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{path / 'run.json'}: expected the folder of a finished run, got {getattr(error, 'strerror', None) or error}"
             ) from None
@@ -71,7 +71,7 @@ class Run:
         if kind not in SCHEMAS:
             raise UsageError(f"table {kind!r}: expected one of {', '.join(SCHEMAS)}{nearest_hint(kind, list(SCHEMAS))}")
         files = [self.path / kind / drive_file(name) for name in self.names]
-        return pa.concat_tables([SCHEMAS[kind].empty_table(), *(_read(file) for file in files)]).unify_dictionaries()
+        return pa.concat_tables([SCHEMAS[kind].empty_table(), *(_read(file, kind) for file in files)]).unify_dictionaries()
 
     def __iter__(self) -> Iterator["RunDrive"]:
         return (self.drive(name) for name in self.names)
@@ -88,7 +88,7 @@ class RunDrive:
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
-        frames = _read(path / "frames" / drive_file(name))
+        frames = _read(path / "frames" / drive_file(name), "frames")
         self.timestamps_us = frames["timestamp_us"].to_numpy()
         self._tokens = frames["token"].to_pylist()
         self._translation = np.stack([frames[f"ego_{axis}"].to_numpy() for axis in "xyz"], axis=1)
@@ -97,12 +97,12 @@ class RunDrive:
     @cached_property
     def tracks(self) -> pa.Table:
         """All rows of the drive's tracks, as an Arrow table."""
-        return _read(self.path / "tracks" / drive_file(self.name))
+        return _read(self.path / "tracks" / drive_file(self.name), "tracks")
 
     @cached_property
     def detections(self) -> pa.Table:
         """All rows of the drive's detections, as an Arrow table."""
-        return _read(self.path / "detections" / drive_file(self.name))
+        return _read(self.path / "detections" / drive_file(self.name), "detections")
 
     def detections_of(self, index: int) -> Detections:
         """The detections of a frame, in the global frame."""
@@ -169,11 +169,15 @@ class RunDrive:
         return Transform.from_quaternion(self._rotation[index], self._translation[index])
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, kind: str) -> pa.Table:
+    """A file of `detections`, `tracks` or `frames` (kind)."""
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: expected a Parquet file of a run, got {str(error).splitlines()[0]}") from None
+    if absent := [name for name in SCHEMAS[kind].names if name not in table.column_names]:
+        raise DataError(f"{path}: expected a Parquet file of a run, got one without the column {absent[0]!r}")
+    return table
 
 
 def _objects(table: pa.Table, known: ClassSet) -> tuple[Boxes3D, np.ndarray, np.ndarray, ClassSet]:

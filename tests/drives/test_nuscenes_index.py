@@ -264,3 +264,17 @@ def test_large_tables_are_joined_piece_by_piece_to_the_same_index(root, cache, m
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="none: expected the folder of a nuScenes version with its 13 tables, found none"):
         open_index(tmp_path / "none")
+
+
+def test_opening_a_known_version_does_not_import_pandas(root, cache):
+    # Some of Arrow's ways to NumPy do where pandas is installed, and that alone takes most of a second.
+    NuScenes(root, cache=cache)
+    code = """if True:
+        import pathlib, sys
+        from perception.drives import NuScenes
+        drives = NuScenes(sys.argv[1], cache=pathlib.Path(sys.argv[2])).drives()
+        count = sum(len(frame.truth) for drive in drives for frame in drive)
+        print(count, [name for name in ("pandas", "torch", "nuscenes") if name in sys.modules])
+    """
+    run = subprocess.run([sys.executable, "-c", code, str(root), str(cache)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "10 []\n"

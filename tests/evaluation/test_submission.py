@@ -130,6 +130,23 @@ def test_a_file_without_samples_is_written_and_read(tmp_path):
     assert repr(read_submission(tmp_path / "d.json")) == "Submission(detection, 0 samples, 0 boxes)"
 
 
+def test_whatever_meta_was_read_is_written_again(tmp_path):
+    meta = {"big": 10**300, "half": "\ud800", "nan": float("nan"), "ü": [None, True, {"x": {}}]}
+    write_submission(tmp_path / "d.json", [("a", [detection()])], meta=meta)
+    again = read_submission(tmp_path / "d.json").meta
+    assert again["nan"] != again["nan"]
+    assert {**again, "nan": 0} == {**meta, "nan": 0}
+
+
+def test_meta_that_is_nested_too_deep_is_a_data_error(tmp_path):
+    meta = {}
+    for _ in range(100_000):
+        meta = {"x": meta}
+    with pytest.raises(DataError, match="meta: expected an object .*, got one nested too deep"):
+        write_submission(tmp_path / "d.json", [], meta=meta)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path):
     path = tmp_path / "d.json"
     write_submission(path, [("a", [detection()])])

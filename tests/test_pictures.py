@@ -1,0 +1,116 @@
+"""Pictures and films of a run: their files, what is on them, and what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perception import pictures
+from perception.core import UsageError
+from perception.export import open_run
+from perception.pictures import draw_run
+from perception.pipeline import track_submission
+from perception.tracking import load_tracker_config
+from tests.evaluation.makers import SPLIT, write_street
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    return write_street(tmp_path_factory.mktemp("street"), num_frames=4)
+
+
+@pytest.fixture(scope="module")
+def run(street, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    track_submission(street.detections, street.dataset, out, config=load_tracker_config(), split=SPLIT)
+    return open_run(out)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is handed to the painters: a list of (title, keywords) a picture."""
+    calls = []
+
+    def watched(painter):
+        def watch(*args, **keywords):
+            calls.append((keywords["title"], {**keywords, "args": args}))
+            return painter(*args, **keywords)
+
+        return watch
+
+    for name in ("draw_birdseye", "draw_drive"):
+        monkeypatch.setattr(pictures, name, watched(getattr(pictures, name)))
+    return calls
+
+
+def test_each_drive_gets_its_pictures_and_films(run, tmp_path):
+    paths = draw_run(run, tmp_path, film="gif")
+    names = [f"{drive}{end}" for drive in ("sim-0001", "sim-0002") for end in ("_frame002.png", ".png", ".gif")]
+    assert [path.name for path in paths] == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    for path in paths:
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5  # not empty
+            assert getattr(picture, "n_frames", 1) == (4 if path.suffix == ".gif" else 1)
+
+
+def test_a_picture_shows_the_tracks_of_its_frame_above_the_score(run, tmp_path, drawn):
+    draw_run(run, tmp_path, drive="sim-0002", frame=1, min_score=0.4)
+    title, keywords = drawn[0]
+    frame = run.drive("sim-0002")[1]
+    assert title == "sim-0002, frame 1, 0.5 s"
+    assert keywords["tracks"].track_id.tolist() == frame.tracks.track_id[frame.tracks.score >= 0.4].tolist()
+    assert 0 < len(keywords["tracks"]) < len(frame.tracks)
+    assert keywords["truth"] is None
+    np.testing.assert_array_equal(keywords["ego_to_global"].matrix, frame.ego_to_global.matrix)
+
+
+def test_truth_is_drawn_where_the_data_set_is_given_without_what_the_lidar_did_not_hit(run, street, tmp_path, drawn):
+    draw_run(run, tmp_path, dataset=street.dataset, drive="sim-0001", frame=0)
+    truth = street.dataset.frame(street.dataset.drive("sim-0001").tokens[0]).truth
+    shown = drawn[0][1]["truth"]
+    assert set(shown.instance) == set(truth.instance[truth.num_points > 0])
+    assert 0 < len(shown) < len(truth)
+    assert len(drawn[1][1]["truth"]) >= len(shown)  # paths of the whole drive
+
+
+def test_the_picture_of_a_drive_has_a_path_a_track_seen_twice(run, tmp_path, drawn):
+    draw_run(run, tmp_path, drive="sim-0001", min_score=0.0)
+    title, keywords = drawn[1]
+    table = run.drive("sim-0001").tracks.to_pylist()
+    seen = [row["track_id"] for row in table if not row["coasted"]]
+    paths = keywords["args"][1]
+    assert set(paths) == {number for number in seen if seen.count(number) > 1}
+    assert title == f"sim-0001: {len(paths)} tracks in 4 frames"
+    assert all(len(places) == seen.count(number) for number, (_name, places) in paths.items())
+
+
+def test_a_larger_radius_shows_more(run, tmp_path):
+    for radius in (20.0, 80.0):
+        draw_run(run, tmp_path / str(radius), drive="sim-0001", radius=radius)
+    near, far = ((tmp_path / r / "sim-0001_frame002.png").read_bytes() for r in ("20.0", "80.0"))
+    assert near != far
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"drive": "sim-0009"}, "no drive 'sim-0009', it has 2; did you mean"),
+        ({"frame": 4}, "drive sim-0001: expected a frame in 0..3, got 4"),
+        ({"frame": -1}, "drive sim-0001: expected a frame in 0..3, got -1"),
+        ({"radius": 0.0}, "radius 0.0: expected metres > 0"),
+        ({"radius": float("nan")}, "radius nan: expected metres > 0"),
+        ({"radius": float("inf")}, "radius inf: expected metres > 0"),
+        ({"min_score": float("nan")}, "min_score nan: expected a number"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_drawn_is_refused(run, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        draw_run(run, tmp_path / "pictures", **options)
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_drawing_is_told_drive_by_drive(run, tmp_path):
+    told = []
+    draw_run(run, tmp_path, advance=lambda *args: told.append(args))
+    assert told == [("sim-0001", 1, 2), ("sim-0002", 2, 2)]

@@ -1,0 +1,136 @@
+"""The scripts and the documents: the demo runs, the benchmark's parts work, docs/schema.md and the README say what is there."""
+
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import perception
+from perception.cli.main import main
+from perception.export import SCHEMAS, open_run
+from perception.tracking import GreedyTracker, ParityConfig, ParityTracker, load_tracker_config
+from tests.conftest import ROOT
+from tests.evaluation.makers import write_street
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_demo_runs_and_prints_its_figures(tmp_path):
+    pytest.importorskip("nuscenes.eval.tracking.evaluate")
+    command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--out", str(tmp_path / "demo")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    for pattern in (
+        r"1\. simulated street: \d+\.\d s, 40 key frames, \d+ objects",
+        r"2\. simulated detector: \d+ boxes",
+        r"3\. greedy tracker: \d+ tracks, \d+ boxes",
+        r"4\. .* \d+ rows of Parquet",
+        r"detection: mAP 0\.[2-9]\d+, NDS 0\.\d+",
+        r"tracking: AMOTA 0\.[2-9]\d+, AMOTP \[m\] \d\.\d+",
+        r"IDS \d+",
+    ):
+        assert re.search(pattern, done.stdout), (pattern, done.stdout)
+    run = open_run(tmp_path / "demo" / "run")
+    assert [len(drive) for drive in run] == [40]
+    pictures = list((tmp_path / "demo" / "run" / "pictures").iterdir())
+    assert {path.suffix for path in pictures} == {".png", ".gif"}
+    for path in pictures:
+        with Image.open(path) as picture:
+            picture.load()
+    assert (tmp_path / "demo" / "run" / "evaluation" / "tracking" / "metrics_summary.json").is_file()
+
+
+def test_docs_schema_is_what_the_code_writes():
+    text = (ROOT / "docs" / "schema.md").read_text()
+    assert text == tool("write_schema").document(), "run: python tools/write_schema.py"
+    for kind, schema in SCHEMAS.items():
+        section = text.split(f"## {kind}/<drive>.parquet")[1].split("\n## ")[0]
+        assert re.findall(r"^\| `(\w+)` \|", section, re.M) == schema.names
+
+
+def test_the_benchmarks_drive_is_the_same_for_the_same_seed_and_tracked_by_both():
+    benchmark = tool("benchmark")
+    frames, again = (benchmark.crowded_drive(30, 6, seed=1) for _ in range(2))
+    assert [len(detections) for detections, _time in frames] == [30] * 6
+    for (a, time), (b, same) in zip(frames, again, strict=True):
+        assert time == same
+        np.testing.assert_array_equal(a.boxes.center, b.boxes.center)
+    for tracker in (GreedyTracker(load_tracker_config().tracker), ParityTracker(ParityConfig(parity=True))):
+        for _ in range(2):  # each call is a new drive
+            benchmark.run_tracker(tracker, frames)
+
+
+def test_the_benchmark_alternates_between_its_candidates():
+    calls = []
+    first, second = tool("benchmark").alternate(2, lambda: calls.append("a"), lambda: calls.append("b"))
+    assert calls == ["a", "b"] * 3  # a warm-up of both first
+    assert (len(first), len(second)) == (2, 2)
+    assert min(first + second) >= 0
+
+
+def test_the_benchmark_of_a_submission_prints_a_table_of_both_candidates(tmp_path, capsys):
+    benchmark = tool("benchmark")
+    benchmark.submission(write_street(tmp_path, num_scenes=1).detections, repeats=1)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split("|")[1].strip() for row in rows] == ["step", "read detections", "write tracks"]
+    assert all(re.fullmatch(r"\| [\w ]+ \| \d+\.\d+ \| \d+\.\d+ \| \d+\.\d+ \| \S+ \|", row) for row in rows[1:])
+
+
+def test_the_benchmark_measures_processes():
+    seconds, megabytes = tool("benchmark").measure_process("x = bytes(64 << 20)")
+    assert 0 < seconds < 30
+    assert megabytes > 64
+
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line.split("#")[0].strip() for line in re.findall(r"perception [a-z]+ .*", README) if "--" in line or "doctor" in line})
+)
+def test_the_options_that_the_readme_shows_exist(line, capsys):
+    words = line.split("`")[0].split()
+    assert main([words[1], "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in re.findall(r"--[a-z-]+", " ".join(words)):
+        assert re.search(rf"{option}\b", text), option
+
+
+def test_the_readme_shows_each_command_once_at_least(capsys):
+    assert main(["--help"]) == 0
+    names = re.findall(r"^  ([a-z]+)  ", capsys.readouterr().out.split("Commands:")[1], re.M)
+    assert names
+    assert all(f"perception {name}" in README for name in names)
+
+
+def test_the_python_of_the_readme_uses_names_that_exist():
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.S))
+    for name in re.findall(r"perception\.(\w+)\(", code):
+        assert callable(getattr(perception, name)), name
+    assert {"open_run", "build_tracker"} <= set(re.findall(r"perception\.(\w+)\(", code))
+    assert "timestamp_us" in inspect.signature(perception.build_tracker().update).parameters
+
+
+def test_files_that_the_readme_links_to_are_there():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_make_targets_that_the_readme_shows_exist():
+    targets = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", README, re.M))
+    targets = {name for pair in targets for name in pair if name}
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"demo", "test"} <= targets
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.M)] == []
