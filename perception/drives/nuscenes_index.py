@@ -40,6 +40,7 @@ from perception.drives.nuscenes_tables import (
 FORMAT = 3  # raise with every change of what the index holds
 _PARTS = ("names", "scene", "sample", "annotation", "instance", "record", "calibration")
 _ROWS_AT_ONCE = 150_000  # of the large tables, while their tokens are looked up
+_KEEP_UNUSED = 24 * 3600.0  # seconds; another process may be building or about to note an index
 _MAX_VELOCITY_GAP = 1.5  # devkit NuScenes.box_velocity: seconds between neighbours, twice that for both sides
 log = logging.getLogger(__name__)
 
@@ -120,9 +121,25 @@ def open_index(folder: Path, *, cache: Path | None = None, tell: Callable[[str],
     try:
         if _known_digest(note, signature) != digest:
             write_bytes(note, json.dumps({"signature": signature, "digest": digest}).encode())
+            _forget_unused(cache)
     except OSError:
         log.debug("no note at %s", note)
     return index
+
+
+def _forget_unused(cache: Path) -> None:
+    """Remove indices that no version folder has any more (trainval's takes half a gigabyte), and what a killed build left behind."""
+    used = set()
+    for note in (cache / "seen").glob("*.json"):
+        try:
+            used.add(json.loads(note.read_bytes())["digest"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    for folder in cache.iterdir():
+        is_index = len(folder.name) == 32 and folder.name not in used
+        is_leftover = folder.suffix == ".partial"
+        if (is_index or is_leftover) and time.time() - folder.stat().st_mtime > _KEEP_UNUSED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _signature(folder: Path) -> list[list[Any]]:

@@ -261,6 +261,23 @@ def test_large_tables_are_joined_piece_by_piece_to_the_same_index(root, cache, m
     assert str(content(open_index(root / VERSION, cache=cache / "other"))) == whole
 
 
+def test_an_index_that_no_version_has_any_more_goes_after_a_day(root, cache):
+    other = write_nuscenes(root.parent / "other", nuscenes_tables(("scene-0001",)), sensor_files=False)
+    for folder in (root, other):
+        open_index(folder / VERSION, cache=cache)
+    (cache / ".0123-killed.partial").mkdir()
+    before = entries(cache)
+    for name in before:
+        os.utime(cache / name, (1, 1))
+    rows = json.loads((root / VERSION / "scene.json").read_text())
+    (root / VERSION / "scene.json").write_text(json.dumps([row | {"name": f"renamed-{i}"} for i, row in enumerate(rows)]))
+    open_index(root / VERSION, cache=cache)
+    assert len(before) == 3
+    assert len(set(before) & set(entries(cache))) == 1  # that of the other version
+    assert len(entries(cache)) == 2  # and the new one
+    assert open_index(other / VERSION, cache=cache, tell=pytest.fail).texts("scene", "name") == ["scene-0001"]
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="none: expected the folder of a nuScenes version with its 13 tables, found none"):
         open_index(tmp_path / "none")

@@ -142,7 +142,7 @@ def test_meta_that_is_nested_too_deep_is_a_data_error(tmp_path):
     meta = {}
     for _ in range(100_000):
         meta = {"x": meta}
-    with pytest.raises(DataError, match="meta: expected an object .*, got one nested too deep"):
+    with pytest.raises(DataError, match=r"meta: expected an object .*, got one nested too deep"):
         write_submission(tmp_path / "d.json", [], meta=meta)
     assert list(tmp_path.iterdir()) == []
 
