@@ -73,11 +73,12 @@ def test_truth_is_drawn_where_the_data_set_is_given_without_what_the_lidar_did_n
     assert len(drawn[1][1]["truth"]) >= len(shown)  # paths of the whole drive
 
 
-def test_the_picture_of_a_drive_has_a_path_a_track_seen_twice(run, tmp_path, drawn):
-    draw_run(run, tmp_path, drive="sim-0001", min_score=0.0)
+@pytest.mark.parametrize("min_score", [0.0, 0.4])
+def test_the_picture_of_a_drive_has_a_path_a_track_seen_twice(run, tmp_path, drawn, min_score):
+    draw_run(run, tmp_path, drive="sim-0001", min_score=min_score)
     title, keywords = drawn[1]
     table = run.drive("sim-0001").tracks.to_pylist()
-    seen = [row["track_id"] for row in table if not row["coasted"]]
+    seen = [row["track_id"] for row in table if not row["coasted"] and row["score"] >= min_score]
     paths = keywords["args"][1]
     assert set(paths) == {number for number in seen if seen.count(number) > 1}
     assert title == f"sim-0001: {len(paths)} tracks in 4 frames"

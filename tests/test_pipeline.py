@@ -133,10 +133,13 @@ def test_a_second_run_gives_the_same_bytes(run, street, tmp_path):
     assert a == b
 
 
-def test_without_a_split_the_drives_of_the_file_are_tracked(street, tmp_path):
+def test_without_a_split_the_drives_of_the_file_are_tracked(run, street, tmp_path):
     second = street.dataset.drive("sim-0002")
     report = tracked(street, tmp_path, {token: results_of(street)[token] for token in second.tokens})
     assert open_run(report.out).names == ["sim-0002"]
+    for kind in SCHEMAS:  # a drive does not depend on the ones before it, its numbers neither
+        file = f"{kind}/sim-0002.parquet"
+        assert (report.out / file).read_bytes() == (run.out / file).read_bytes()
     assert (report.counts.drives, report.counts.frames, report.counts.frames_missing) == (1, 6, 0)
     everything = tracked(street, tmp_path / "all")
     assert open_run(everything.out).names == ["sim-0001", "sim-0002"]

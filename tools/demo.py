@@ -14,11 +14,10 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from perception.cli.evaluate import print_scores
 from perception.cli.main import report_errors
 from perception.drives import NuScenes
 from perception.drives.simulated import simulate_detections, simulate_scenes, write_nuscenes
-from perception.evaluation import detection_boxes, evaluate_officially, write_submission
+from perception.evaluation import detection_boxes, evaluate_officially, format_scores, write_submission
 from perception.export import open_run
 from perception.pictures import draw_run
 from perception.pipeline import track_submission
@@ -61,9 +60,7 @@ def demo(
     console.print("6. official scores (nuscenes-devkit)\n")
     for results in (detections, report.submission):
         scores = evaluate_officially(results, data, VERSION, SPLIT, out / "run" / "evaluation", plots=False)
-        console.print(f"{scores.task}: ", end="")
-        print_scores(scores, console)
-        console.print()
+        console.print(f"{scores.task}: {format_scores(scores)}\n", markup=False)
     console.print(f"{time.perf_counter() - start:.0f} s. Look at {pictures[0]} and {pictures[-1]}")
 
 

@@ -1,15 +1,11 @@
 """`perception evaluate`: the official scores of a submission."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from perception.cli.options import Data, Version, printer, tell
-
-if TYPE_CHECKING:
-    from perception.evaluation import Scores
 
 
 def evaluate(
@@ -30,7 +26,7 @@ def evaluate(
     """
     from perception.core.errors import DataError, UsageError, nearest_hint
     from perception.drives import NuScenes
-    from perception.evaluation import evaluate_officially, validate_submission
+    from perception.evaluation import evaluate_officially, format_scores, validate_submission
 
     if task not in (None, "detection", "tracking"):
         raise UsageError(f"--task {task}: expected detection or tracking{nearest_hint(task, ['detection', 'tracking'])}")
@@ -46,25 +42,5 @@ def evaluate(
     scores = evaluate_officially(
         results, dataset.dataroot, dataset.version, split, out or results.parent / "evaluation", task=task, plots=plots
     )  # type: ignore[arg-type]
-    print_scores(scores, printer())
-    printer().print(str(scores.folder / "metrics_summary.json"))
-
-
-def print_scores(scores: "Scores", console: Console) -> None:
-    """The headline and the per-class table of official scores."""
-    counts = {"IDS", "FRAG", "MT", "ML", "FP", "FN"}
-    console.print(", ".join(f"{name} {_number(value, name in counts)}" for name, value in scores.headline.items()), markup=False)
-    rows = [["class", *scores.columns]]
-    rows += [[name, *(_number(v, c in counts) for c, v in zip(scores.columns, row, strict=True))] for name, row in scores.table.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        console.print(
-            row[0].ljust(widths[0]) + "".join("  " + text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)),
-            markup=False,
-        )
-
-
-def _number(value: float, is_count: bool) -> str:
-    if value != value:
-        return "-"
-    return str(round(value)) if is_count else f"{value:.4f}"
+    printer().print(format_scores(scores), markup=False)
+    printer().print(str(scores.folder / "metrics_summary.json"), markup=False)

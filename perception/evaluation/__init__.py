@@ -1,6 +1,6 @@
 """Submissions, their faults, and the official scores."""
 
-from perception.evaluation.official import Scores, evaluate_officially, read_scores
+from perception.evaluation.official import Scores, evaluate_officially, format_scores, read_scores
 from perception.evaluation.submission import Fault, Submission, detection_boxes, read_submission, tracking_boxes, write_submission
 from perception.evaluation.validation import validate_submission
 
@@ -10,6 +10,7 @@ __all__ = [
     "Submission",
     "detection_boxes",
     "evaluate_officially",
+    "format_scores",
     "read_scores",
     "read_submission",
     "tracking_boxes",

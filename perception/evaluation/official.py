@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from perception.core.errors import DataError, require_package
+from perception.core.files import write_bytes
 from perception.evaluation.submission import Task, read_submission
 
 CONFIGS: dict[Task, str] = {"detection": "detection_cvpr_2019", "tracking": "tracking_nips_2019"}
@@ -37,6 +38,7 @@ TRACKING_COLUMNS = {
     "FP": "fp",
     "FN": "fn",
 }
+COUNTS = {"IDS", "FRAG", "MT", "ML", "FP", "FN"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def evaluate_officially(
     """Score a submission with nuscenes-devkit (extra `eval`).
 
     results, split  a submission and the split it covers, exactly; custom splits stand in the version's `splits.json`
-    out             folder for `<task>/metrics_summary.json`, `metrics_details.json`, `plots/*.pdf` and what the devkit printed
+    out             folder for `<task>/metrics_summary.json`, `metrics_details.json`, `plots/*.pdf`, the table
+                    (`scores.txt`) and what the devkit printed (`devkit.log`)
     task            checked against the file where given
     Validate first (`validation`): the devkit stops at the first fault with an assertion. Raises MissingPackage without the devkit,
     DataError for a file of the other task, or where the devkit cannot go on.
@@ -85,7 +88,26 @@ def evaluate_officially(
         except (AssertionError, KeyError, OSError, ValueError, IndexError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise DataError(f"{results}: the official evaluation stopped: {reason}; `perception validate` says more") from error
-    return _scores(found, summary, folder)
+    scores = _scores(found, summary, folder)
+    write_bytes(folder / "scores.txt", format_scores(scores).encode() + b"\n")
+    return scores
+
+
+def format_scores(scores: Scores) -> str:
+    """The headline and the per-class table as aligned text; "-" where there is no figure."""
+    rows = [["class", *scores.columns]]
+    rows += [[name, *map(_number, row, scores.columns)] for name, row in scores.table.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [", ".join(f"{name} {_number(value, name)}" for name, value in scores.headline.items())]
+    for name, *numbers in rows:
+        lines.append(name.ljust(widths[0]) + "".join("  " + text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)))
+    return "\n".join(lines)
+
+
+def _number(value: float, name: str) -> str:
+    if value != value:
+        return "-"
+    return str(round(value)) if name in COUNTS else f"{value:.4f}"
 
 
 def read_scores(folder: Path) -> Scores:

@@ -199,6 +199,10 @@ def test_a_track_has_one_class(tmp_path):
     assert faults_of(tmp_path, results) == [Fault("b", 1, "tracking_id '1': expected one class a track, got car and truck")]
 
 
+def test_a_track_goes_on_from_sample_to_sample(tmp_path):
+    assert faults_of(tmp_path, {"a": [track()], "b": [track("b")], "c": [], "d": [track("d")]}) == []
+
+
 def test_a_track_comes_once_a_sample(tmp_path):
     results = {"a": [track(tracking_id="1"), track(tracking_id="2"), track(tracking_id="1")], "b": [track("b", tracking_id="1")]}
     assert faults_of(tmp_path, results) == [Fault("a", 2, "tracking_id '1': expected once a sample, got it again")]
@@ -250,6 +254,15 @@ def test_a_sample_that_comes_twice_is_told(tmp_path, monkeypatch, first, second,
     path.write_text(twice(first, second, between=between).replace('"z": [', '"z": [17, '))  # another fault does not hide it
     faults = validate_submission(path)[1]
     assert [str(fault) for fault in faults if "twice" in fault.what] == ["sample a: comes twice in the file"]
+
+
+def test_a_list_that_a_faulty_box_lacks_does_not_hide_a_sample_that_comes_twice(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(twice([], [detection()]).replace('"translation": [10.0, 20.0, 1.0]', '"translation": null', 1))
+    assert {str(fault)[:40] for fault in validate_submission(path)[1]} == {
+        "sample a: box 0: translation: expected 3 numbers, got None"[:40],
+        "sample a: comes twice in the file",
+    }
 
 
 def test_brackets_in_texts_and_further_lists_are_not_taken_for_samples(tmp_path):

@@ -127,13 +127,15 @@ def test_between_two_frames_scores_ages_and_velocities_are_mixed_and_coasting_sh
     unknown = Boxes3D([[0, 0, 0], [0, 0, 0]], [[4, 2, 1]] * 2, [0, 0], [[NAN, NAN], [1.0, 0.0]])
     known = Boxes3D([[1, 0, 0], [1, 0, 0]], [[6, 2, 1]] * 2, [0, 0], [[2.0, 0.0], [3.0, 1.0]])
     before = tracks((1, 0, 0), (2, 0, 0), boxes=unknown, score=[0.25, 0.5], age=[1.0, 0.0], coasted=[False, True])
-    after = tracks((1, 0, 0), (2, 0, 0), boxes=known, score=[0.75, 0.5], age=[1.5, 0.5], coasted=[False, False])
+    after = tracks((1, 0, 0), (2, 0, 0), boxes=known, score=[0.75, 0.5], age=[1.5, 0.5], coasted=[True, False])
     at = write_run(tmp_path, {"a": [(0, before), (HALF, after)]}).drive("a").tracks_at(START + HALF // 2)
     assert at.score.tolist() == [0.5, 0.5]
     assert at.age.tolist() == [1.25, 0.25]
     assert at.boxes.size[:, 0].tolist() == [5.0, 5.0]
     assert at.boxes.velocity.tolist() == [[2.0, 0.0], [2.0, 0.5]]  # the later one's where the earlier one's is unknown
-    assert at.coasted.tolist() == [False, True]
+    assert at.coasted.tolist() == [True, True]  # in either frame
+    lone = write_run(tmp_path / "seen", {"a": [(0, tracks((1, 0, 0))), (HALF, tracks((1, 1, 0)))]}).drive("a")
+    assert lone.tracks_at(START + 1).coasted.tolist() == [False]
 
 
 def test_next_to_an_empty_frame_there_are_no_tracks(drive):
