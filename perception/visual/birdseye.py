@@ -58,7 +58,8 @@ def draw_birdseye(
             _draw_box(canvas, truth.boxes[i], TRUTH, width=1.2, dashed=True)
     if tracks is not None:
         _draw_tracks(canvas, tracks, trails or {})
-    return canvas.finish(title, "ego frame: x forward is up" if view.is_ego else "global frame: y is up")
+    frame = "ego frame: x forward is up" if view.is_ego else "global frame: y is up"
+    return canvas.finish(title, f"faint line: where it was; dot: in {_ARROW_SECONDS:g} s; {frame}" if tracks is not None else frame)
 
 
 def draw_drive(
