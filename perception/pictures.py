@@ -12,6 +12,8 @@ from perception.drives.nuscenes import NuScenes
 from perception.export import Run, RunDrive, RunFrame, drive_file
 from perception.visual import TrailBuffer, View, draw_birdseye, draw_drive, save_animation, save_picture
 
+PICTURE_PX, FILM_PX = 900, 720  # sides of the map
+
 
 def draw_run(
     run: Run,
@@ -51,14 +53,14 @@ def draw_run(
             save_picture(_whole(item, dataset, min_score), paths[-1])
             if film:
                 paths.append(out / f"{stem}.{film}")
-                save_animation(_moments(item, dataset, min_score, radius), paths[-1])
+                save_animation(_moments(item, dataset, min_score, radius, size_px=FILM_PX), paths[-1])
         if advance:
             advance(item.name, done, len(drives))
     return paths
 
 
 def _moments(
-    drive: RunDrive, dataset: NuScenes | None, min_score: float, radius: float, *, stop: int | None = None
+    drive: RunDrive, dataset: NuScenes | None, min_score: float, radius: float, *, stop: int | None = None, size_px: int = PICTURE_PX
 ) -> Iterator[Image.Image]:
     """A picture of each frame; with `stop` only of the frame before it, the ones before that give its trails."""
     trails = TrailBuffer()
@@ -69,7 +71,7 @@ def _moments(
             continue
         seconds = (frame.timestamp_us - int(drive.timestamps_us[0])) * 1e-6
         yield draw_birdseye(
-            View.around_ego(frame.ego_to_global, radius=radius),
+            View.around_ego(frame.ego_to_global, radius=radius, size_px=size_px),
             tracks=tracks,
             truth=_truth(frame, dataset),
             ego_to_global=frame.ego_to_global,

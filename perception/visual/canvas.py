@@ -1,7 +1,7 @@
 """A piece of paper with metres on it: where a point of the global frame lies in the picture, and the strokes that pictures are made of."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -113,7 +113,7 @@ class Canvas:
 
     def text(self, at: tuple[float, float], text: str, color: Color, *, size: float = 11, anchor: str = "mm", halo: bool = True) -> None:
         """Text at a pixel; anchor as pillow names it (mm: middle, la: left top, ...)."""
-        font = ImageFont.load_default(size * _OVERSAMPLING)
+        font = _font(size * _OVERSAMPLING)
         place = (at[0] * _OVERSAMPLING, at[1] * _OVERSAMPLING)
         self._pen.text(
             place, text, fill=color, font=font, anchor=anchor, stroke_width=2 * _OVERSAMPLING if halo else 0, stroke_fill=(*PAPER, 220)
@@ -138,7 +138,7 @@ class Canvas:
 
     def text_size(self, text: str, size: float) -> tuple[float, float]:
         """Width and height of a text in pixels."""
-        left, top, right, bottom = self._pen.textbbox((0, 0), text, font=ImageFont.load_default(size * _OVERSAMPLING))
+        left, top, right, bottom = self._pen.textbbox((0, 0), text, font=_font(size * _OVERSAMPLING))
         return (right - left) / _OVERSAMPLING, (bottom - top) / _OVERSAMPLING
 
     def scale(self) -> None:
@@ -198,9 +198,14 @@ class Canvas:
         room = side - self.text_size(caption, 11)[0] - 30
         while title and self.text_size(title, 14)[0] > room:
             title = title[:-2].rstrip("…") + "…" if len(title) > 2 else ""
-        pen.text((8 * _OVERSAMPLING, middle), title, fill=INK, font=ImageFont.load_default(14 * _OVERSAMPLING), anchor="lm")
-        pen.text(((side - 8) * _OVERSAMPLING, middle), caption, fill=INK, font=ImageFont.load_default(11 * _OVERSAMPLING), anchor="rm")
-        return self._image.resize((side, side + _HEADER_PX), Image.Resampling.BOX)
+        pen.text((8 * _OVERSAMPLING, middle), title, fill=INK, font=_font(14 * _OVERSAMPLING), anchor="lm")
+        pen.text(((side - 8) * _OVERSAMPLING, middle), caption, fill=INK, font=_font(11 * _OVERSAMPLING), anchor="rm")
+        return self._image.reduce(_OVERSAMPLING)
+
+
+@cache
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # unpacked anew at each call
 
 
 def nice_step(rough: float) -> float:
