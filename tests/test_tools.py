@@ -83,6 +83,14 @@ def test_the_benchmark_of_a_submission_prints_a_table_of_both_candidates(tmp_pat
     benchmark = tool("benchmark")
     benchmark.submission(write_street(tmp_path, num_scenes=1).detections, repeats=1)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split("|")[1].strip() for row in rows] == ["step", "read and validate", "Python's json alone"]
+    assert all(re.fullmatch(r"\| [\w' ]+ \| \d+\.\d+ \| \d+ \|", row) for row in rows[1:])
+
+
+def test_the_benchmark_of_the_tracker_tells_reading_and_writing_apart(tmp_path, capsys):
+    benchmark = tool("benchmark")
+    benchmark._files(1, write_street(tmp_path, num_scenes=1).detections, [])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row.split("|")[1].strip() for row in rows] == ["step", "read detections", "write tracks"]
     assert all(re.fullmatch(r"\| [\w ]+ \| \d+\.\d+ \| \d+\.\d+ \| \d+\.\d+ \| \S+ \|", row) for row in rows[1:])
 

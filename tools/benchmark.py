@@ -78,14 +78,17 @@ def submission(
     ] = None,
     repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 3,
 ) -> None:
-    """Seconds to read and write a submission, beside Python's json and one dictionary a box; peak memory of reading."""
+    """Seconds and memory to read and validate a submission in a process of its own, beside Python's json."""
     print_machine()
     print()
     if path is None:
-        _files(repeats, *crowded_file())
-    else:
-        read = read_submission(path)
-        _files(repeats, path, [(token, detection_boxes(token, read.detections(token))) for token in read.tokens[:300]])
+        path = crowded_file()[0]
+    print(f"{path.stat().st_size / 1e6:.0f} MB\n\n| step | seconds | peak memory [MB] |\n|---|---|---|")
+    ours = f"from pathlib import Path; from perception.evaluation import validate_submission; validate_submission(Path({str(path)!r}))"
+    theirs = f"import json; json.load(open({str(path)!r}))"
+    for name, code in (("read and validate", ours), ("Python's json alone", theirs)):
+        runs = np.array([measure_process(code) for _ in range(repeats)])
+        print(f"| {name} | {np.median(runs[:, 0]):.1f} | {runs[:, 1].max():.0f} |")
 
 
 @app.command()

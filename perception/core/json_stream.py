@@ -25,6 +25,7 @@ _MAX_CUTS = 4  # an item with more objects of its own is read to the end of a bl
 _ROW_END = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _LIST_END = re.compile(rb"\][ \t\r\n]*,[ \t\r\n]*(?=\")")
 _KEY = re.compile(rb'("(?:[^"\\]|\\.){0,1000}")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ", b"PK\x03\x04", b"BZh", b"\x28\xb5\x2f\xfd")  # gzip, xz, zip, bzip2, zstd
 _SPACE = b" \t\r\n"
 _CUT_SHORT = "the file ends too early, it was cut short"
 
@@ -219,7 +220,10 @@ def _skip_to(file: BinaryIO, opening: bytes, path: Path) -> bytes:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip(_SPACE)
     if text[:1] != opening:
         kind = "an array of rows, '[...]'" if opening == b"[" else "an object, '{...}'"
-        raise DataError(f"{path}: expected {kind}, got {_show(text[:20].decode(errors='replace')) if text else 'an empty file'}")
+        got = _show(text[:20].decode(errors="replace")) if text else "an empty file"
+        if head.startswith(_COMPRESSED):
+            got = "a compressed file; unpack it first"
+        raise DataError(f"{path}: expected {kind}, got {got}")
     return text[1:]
 
 
