@@ -7,7 +7,6 @@ of the list; matching is float32; a coasted track repeats its last displacement;
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from perception.core.boxes import Boxes3D
 from perception.core.classes import NUSCENES_TRACKING
@@ -91,6 +90,8 @@ class ParityTracker:
         with np.errstate(invalid="ignore", over="ignore"):  # unknown velocities are taken as they come, and float32 as it is
             cost = self._cost(ct, tracking, label)
         if self.config.assignment == "hungarian":
+            from scipy.optimize import linear_sum_assignment  # half a second that the other trackers need not wait for
+
             if np.isnan(cost).any():
                 raise DataError(
                     "ParityTracker.update: expected known velocities, got NaN; the published Hungarian mode fails on them as well: "
