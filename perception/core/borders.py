@@ -36,7 +36,9 @@ def boxes_to_nuscenes(boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def yaw_of_quaternions(rotation: np.ndarray) -> np.ndarray:
     """(N,) heading in the ground plane of quaternions (N, 4) = w x y z of any length but zero; NaN for a zero quaternion."""
-    w, x, y, z = rotation.T
+    # By a power of two, which changes no digit: the squares of very long or short ones would leave the range of numbers.
+    _, exponent = np.frexp(np.abs(rotation).max(axis=1, keepdims=True, initial=0.0))
+    w, x, y, z = np.ldexp(rotation, -exponent).T
     forward_x, forward_y = w * w + x * x - y * y - z * z, 2 * (x * y + w * z)
     yaw = np.arctan2(forward_y, forward_x)
     return np.where((rotation == 0).all(axis=1), np.nan, yaw)

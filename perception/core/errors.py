@@ -5,6 +5,7 @@ A message says where, what was expected, what was found, and what to do.
 
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 
 class PerceptionError(Exception):
@@ -47,6 +48,12 @@ def require_package(module: str, *, extra: str, why: str) -> ModuleType:
         raise MissingPackage(
             f"{why} needs {module.split('.')[0]} ({reason}); install it with: pip install 'perception[{extra}]'"
         ) from error
+
+
+def shown(value: Any) -> str:
+    """A value on one line, at most 60 characters, for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def nearest_hint(name: str, known: list[str] | tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from perception.core.errors import DataError
+from perception.core.errors import DataError, shown
 
 BLOCK_BYTES = 1 << 20  # the values parsed from one block are ten times as large and should fit the cache
 # The largest single item (with what follows the last one): far above any real row or frame, far below what hurts.
@@ -40,7 +40,7 @@ def iter_rows(path: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         for piece, _text, _tail in _pieces(file, _skip_to(file, b"[", path), path, b"[", b"]", allow_nan=False):
             for i, row in enumerate(piece):
                 if not isinstance(row, dict):
-                    raise DataError(f"{path}: row {first + i}: expected an object, got {_show(row)}")
+                    raise DataError(f"{path}: row {first + i}: expected an object, got {shown(row)}")
             count = len(piece)
             yield first, piece
             del piece  # before the next one is parsed: they are most of the memory
@@ -67,7 +67,7 @@ def iter_object_of_lists(
             names.add(name)
             if name == key:
                 if buffer[:1] != b"{":
-                    raise DataError(f"{path}: {key!r}: expected an object of lists, got {_show(buffer[:20].decode(errors='replace'))}")
+                    raise DataError(f"{path}: {key!r}: expected an object of lists, got {shown(buffer[:20].decode(errors='replace'))}")
                 for piece, text, tail in _pieces(file, buffer[1:], path, b"{", b"}", allow_nan=True):
                     buffer = tail
                     if watch:
@@ -210,7 +210,7 @@ def _read_key(file: BinaryIO, buffer: bytes, path: Path) -> tuple[str, bytes]:
     if match := _KEY.match(buffer):
         with contextlib.suppress(ValueError):  # a bad escape, or not UTF-8
             return json.loads(match[1].decode()), buffer[match.end() :]
-    got = f"expected a key, got {_show(buffer[:20].decode(errors='replace'))}" if buffer else _CUT_SHORT
+    got = f"expected a key, got {shown(buffer[:20].decode(errors='replace'))}" if buffer else _CUT_SHORT
     raise _invalid(path, file.tell() - len(buffer), got)
 
 
@@ -220,7 +220,7 @@ def _skip_to(file: BinaryIO, opening: bytes, path: Path) -> bytes:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip(_SPACE)
     if text[:1] != opening:
         kind = "an array of rows, '[...]'" if opening == b"[" else "an object, '{...}'"
-        got = _show(text[:20].decode(errors="replace")) if text else "an empty file"
+        got = shown(text[:20].decode(errors="replace")) if text else "an empty file"
         if head.startswith(_COMPRESSED):
             got = "a compressed file; unpack it first"
         raise DataError(f"{path}: expected {kind}, got {got}")
@@ -246,8 +246,3 @@ def _open(path: Path) -> Iterator[BinaryIO]:
 def _invalid(path: Path, offset: int | None, reason: str) -> _InvalidJson:
     where = "" if offset is None else f" at byte {max(offset, 0)}"
     return _InvalidJson(f"{path}: invalid JSON{where}: {reason}")
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

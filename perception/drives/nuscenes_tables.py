@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from perception.core.errors import DataError
+from perception.core.errors import DataError, shown
 from perception.core.json_stream import iter_rows
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, type checkers do not see them
@@ -129,7 +129,7 @@ def expect_distinct(folder: Path, table: str, tokens: pa.ChunkedArray, field: st
             counts = pc.value_counts(some)
             twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]
             times = twice["counts"].as_py()
-            raise DataError(f"{folder / table}.json: {field} {show(twice['values'].as_py())} comes {times} times, expected once")
+            raise DataError(f"{folder / table}.json: {field} {shown(twice['values'].as_py())} comes {times} times, expected once")
 
 
 def resolve(
@@ -151,7 +151,7 @@ def resolve(
 def points_nowhere(folder: Path, table: str, columns: Columns, field: str, target: str, row: int) -> DataError:
     """The error for a row whose `field` holds no token of `target`."""
     owner, token = columns["token"][row].as_py(), columns[field][row].as_py()
-    return DataError(f"{folder / table}.json: token {show(owner)}: {field} {show(token)} is not in {target}.json")
+    return DataError(f"{folder / table}.json: token {shown(owner)}: {field} {shown(token)} is not in {target}.json")
 
 
 def index_in(tokens: pa.ChunkedArray, targets: pa.ChunkedArray) -> np.ndarray:
@@ -235,18 +235,12 @@ def _expect_types(values: list[Any], types: set[type]) -> None:
 def _first_bad_row(path: Path, first: int, rows: list[dict[str, Any]], field: str, kind: Kind) -> DataError:
     """The error for the first of `rows` whose `field` does not fit."""
     for i, row in enumerate(rows):
-        where = f"{path}: row {first + i} (token {show(row.get('token'))})"
+        where = f"{path}: row {first + i} (token {shown(row.get('token'))})"
         try:
             _column([row[field]], kind)
         except KeyError:
             return DataError(f"{where}: field {field!r} is missing")
         except _BAD_VALUE:
             refused = "; refused" if kind == "filename" else ""
-            return DataError(f"{where}: {field}: expected {_EXPECTED[kind]}, got {show(row[field])}{refused}")
+            return DataError(f"{where}: {field}: expected {_EXPECTED[kind]}, got {shown(row[field])}{refused}")
     return DataError(f"{path}: rows {first}..{first + len(rows) - 1}: {field}: expected {_EXPECTED[kind]} in each row")
-
-
-def show(value: Any) -> str:
-    """A value of a table on one line, not too long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

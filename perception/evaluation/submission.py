@@ -25,7 +25,7 @@ from perception.core.borders import boxes_from_nuscenes, boxes_to_nuscenes
 from perception.core.boxes import Boxes3D
 from perception.core.classes import NUSCENES_ATTRIBUTES, NUSCENES_DETECTION, NUSCENES_TRACKING, ClassSet
 from perception.core.detections import Detections, Tracks
-from perception.core.errors import DataError, nearest_hint
+from perception.core.errors import DataError, nearest_hint, shown
 from perception.core.files import atomic_write
 from perception.core.json_stream import iter_object_of_lists
 
@@ -49,7 +49,7 @@ class Fault:
 
     def __str__(self) -> str:
         # Of a token only what fits on a line: no line breaks, control characters or halves of characters.
-        token = self.sample if self.sample.isprintable() and 0 < len(self.sample) <= 60 else _show(self.sample)
+        token = self.sample if self.sample.isprintable() and 0 < len(self.sample) <= 60 else shown(self.sample)
         where = f"sample {token}" if self.sample or self.box is not None else "file"
         return f"{where}: {self.what}" if self.box is None else f"{where}: box {self.box}: {self.what}"
 
@@ -143,7 +143,7 @@ def read_submission(path: Path, *, report: Callable[[Fault], None] | None = None
     if not seen:
         raise DataError(f"{path}: expected a nuScenes submission with the key 'results', found none")
     if not isinstance(meta, dict):
-        reader.report(Fault("", None, f"meta: expected an object with use_lidar, use_camera, ..., got {_show(meta)}"))
+        reader.report(Fault("", None, f"meta: expected an object with use_lidar, use_camera, ..., got {shown(meta)}"))
     return reader.finish(meta if isinstance(meta, dict) else {})
 
 
@@ -171,7 +171,7 @@ class _Reader:
                 self.report(Fault(token, None, "comes twice in the file"))
                 continue
             if not isinstance(items, list):
-                self.report(Fault(token, None, f"expected a list of boxes, got {_show(items)}"))
+                self.report(Fault(token, None, f"expected a list of boxes, got {shown(items)}"))
                 items = []
             self.tokens[token] = len(self.tokens)
             keys.append(token)
@@ -292,28 +292,28 @@ def _settled_objects_left_alone() -> Iterator[None]:
 def _faults_of_form(box: Any, token: str, task: Task) -> Iterator[str]:
     """What is wrong with the form of one box: fields missing, of wrong type or length, unknown names."""
     if not isinstance(box, dict):
-        yield f"expected an object, got {_show(box)}"
+        yield f"expected an object, got {shown(box)}"
         return
     names = ("sample_token", *_VECTORS, f"{task}_name", f"{task}_score", "attribute_name" if task == "detection" else "tracking_id")
     missing = [name for name in names if name not in box]
     if missing:
         yield f"lacks {', '.join(missing)}"
     if "sample_token" in box and box["sample_token"] != token:
-        yield f"sample_token: expected that of its list, got {_show(box['sample_token'])}"
+        yield f"sample_token: expected that of its list, got {shown(box['sample_token'])}"
     for name, width in _VECTORS.items():
         if name in box and not (isinstance(box[name], list) and len(box[name]) == width and all(map(_is_number, box[name]))):
-            yield f"{name}: expected {width} numbers, got {_show(box[name])}"
+            yield f"{name}: expected {width} numbers, got {shown(box[name])}"
     name, score = box.get(f"{task}_name", ""), box.get(f"{task}_score", 0.0)
     if f"{task}_name" in box and not (isinstance(name, str) and name in CLASSES[task]):
-        yield f"{task}_name: expected one of {', '.join(CLASSES[task])}, got {_show(name)}{nearest_hint(str(name), CLASSES[task].names)}"
+        yield f"{task}_name: expected one of {', '.join(CLASSES[task])}, got {shown(name)}{nearest_hint(str(name), CLASSES[task].names)}"
     if not _is_number(score):
-        yield f"{task}_score: expected a number, got {_show(score)}"
+        yield f"{task}_score: expected a number, got {shown(score)}"
     attribute = box.get("attribute_name", "")
     if task == "detection" and not (isinstance(attribute, str) and attribute in _ATTRIBUTE_INDEX):
-        yield f"attribute_name: expected an attribute or '', got {_show(attribute)}{nearest_hint(str(attribute), NUSCENES_ATTRIBUTES)}"
+        yield f"attribute_name: expected an attribute or '', got {shown(attribute)}{nearest_hint(str(attribute), NUSCENES_ATTRIBUTES)}"
     tracking_id = box.get("tracking_id", "")
     if task == "tracking" and not (isinstance(tracking_id, str) and len(tracking_id) <= _MAX_ID_LENGTH):
-        yield f"tracking_id: expected text of at most {_MAX_ID_LENGTH} characters, got {_show(tracking_id)}"
+        yield f"tracking_id: expected text of at most {_MAX_ID_LENGTH} characters, got {shown(tracking_id)}"
 
 
 def write_submission(path: Path, samples: Iterable[tuple[str, list[dict[str, Any]]]], *, meta: dict[str, Any] | None = None) -> int:
@@ -377,8 +377,3 @@ def _box_rows(token: str, boxes: Boxes3D) -> list[dict[str, Any]]:
 def _is_number(value: Any) -> bool:
     """A JSON number that fits float64."""
     return type(value) is float or (type(value) is int and abs(value) < 2**1023)
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -16,12 +16,12 @@ MIN_STEP = 0.01  # seconds; over a shorter time a displacement is noise and says
 
 
 @numba.njit(cache=True)
-def is_known(vx, vy):  # pragma: no cover  compiled
+def is_known(vx, vy):
     return abs(vx) + abs(vy) < MAX_SPEED  # false for NaN
 
 
 @numba.njit(cache=True)
-def associate(order, found, label, numbers, whole, count, timestamp_us, gate, gate_growth, gate_horizon):  # pragma: no cover  compiled
+def associate(order, found, label, numbers, whole, count, timestamp_us, gate, gate_growth, gate_horizon):
     """(N,) track row of each detection, -1 for none: detections choose in the given order, each the closest free track of its class.
 
     order   (N,) rows of `found`, most confident first; ties in distance go to the lower track row
@@ -90,7 +90,7 @@ def associate(order, found, label, numbers, whole, count, timestamp_us, gate, ga
 
 
 @numba.njit(cache=True)
-def _bucket(middle, low, high, unsure):  # pragma: no cover  compiled
+def _bucket(middle, low, high, unsure):
     """Bucket of a place along x, never falling with it; those outside of low..high belong to the ends. `unsure` for NaN."""
     place = (middle - low) * (BUCKETS / (high - low) if high > low else 0.0)
     if place < 0.0:
@@ -101,7 +101,7 @@ def _bucket(middle, low, high, unsure):  # pragma: no cover  compiled
 
 
 @numba.njit(cache=True)
-def _sorted_into_buckets(middle, whole, count, low, high):  # pragma: no cover  compiled
+def _sorted_into_buckets(middle, whole, count, low, high):
     """Track rows by class and bucket, and (C * BUCKETS + 1,) where each bucket starts among them."""
     start = np.zeros(len(low) * BUCKETS + 1, np.int64)
     key = np.empty(count, np.int64)
@@ -119,7 +119,7 @@ def _sorted_into_buckets(middle, whole, count, low, high):  # pragma: no cover  
 
 
 @numba.njit(cache=True)
-def retire(numbers, whole, count, timestamp_us, max_age_us):  # pragma: no cover  compiled
+def retire(numbers, whole, count, timestamp_us, max_age_us):
     """Drop tracks last seen longer ago than their class allows, keeping the order of the others. Returns the new count."""
     kept = 0
     for j in range(count):
@@ -133,7 +133,7 @@ def retire(numbers, whole, count, timestamp_us, max_age_us):  # pragma: no cover
 
 
 @numba.njit(cache=True)
-def absorb(order, match, found, label, numbers, whole, count, timestamp_us, birth_score, next_id):  # pragma: no cover  compiled
+def absorb(order, match, found, label, numbers, whole, count, timestamp_us, birth_score, next_id):
     """Write matched detections into their tracks and start tracks from the others, most confident first. Returns (count, next id)."""
     for i in order:
         if label[i] < 0:
@@ -172,7 +172,7 @@ def absorb(order, match, found, label, numbers, whole, count, timestamp_us, birt
 def report(
     numbers, whole, count, timestamp_us, min_hits, first_confidence, coast_decay,
     center, size, yaw, velocity, label, score, track_id, age, hits, coasted, source,
-):  # fmt: skip  # pragma: no cover  compiled
+):  # fmt: skip
     """Fill the columns of `Tracks` with the tracks of at least `min_hits` detections, coasted ones moved on to now. Returns their number.
 
     center ... source   arrays with room for `count` rows

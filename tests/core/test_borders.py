@@ -197,3 +197,10 @@ def test_wrapping_on_the_border():
     below = np.nextafter(-np.pi, -4)  # just below -pi: its remainder rounds up to a whole turn
     np.testing.assert_array_equal(wrap_angle(np.array([np.pi, -np.pi, below, 0.0])), [-np.pi, -np.pi, -np.pi, 0.0])
     assert wrap_angle(np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("length", [1e-300, 1e-20, 3.0, 1e160, 1e300])
+def test_the_length_of_a_quaternion_does_not_matter(length):
+    unit = np.array([[0.5, 0.1, -0.2, 0.8], [0.0, 0.0, 0.0, 1.0], [-1.0, 0.0, 0.0, 0.0]])
+    with np.errstate(all="raise", under="ignore"):
+        np.testing.assert_allclose(yaw_of_quaternions(unit * length), yaw_of_quaternions(unit), rtol=1e-14)
