@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10; 
 BIN := .venv/bin
 STAMP := .venv/installed
 OUT ?= out/demo
-JOBS ?= 2
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: demo test test-all test-fast lint bench build install clean
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ install: $(STAMP)
 # One pip command for all extras: a second one could raise numpy to 2.x with only a warning. Plain pip, not uv: uv takes torch's CUDA build.
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 to 3.13 found; install one, or say make PYTHON=/path/to/python"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "Python's venv is missing (Debian: apt install python3-venv)"; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv is missing (Debian: apt install python3-venv)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[eval,test,dev]'
 	@touch $(STAMP)
