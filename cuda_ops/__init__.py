@@ -1,3 +1,16 @@
-"""Point-cloud operators, each with a C++ body for the CPU and a CUDA body for the GPU. None is built yet: see `perception doctor`."""
+"""Point-cloud operators, each with a C++ body for the CPU and a CUDA body for the GPU.
 
-__all__: list[str] = []
+NumPy arrays or torch tensors (CPU or CUDA) go in, the same kind comes out; results do not depend on the number of threads and are the
+same in every run. `cuda_ops.reference` has the same functions in plain NumPy, slow and obvious.
+"""
+
+from cuda_ops.grid import Grid
+from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
+
+__all__ = [
+    "Grid",
+    "HardVoxels",
+    "MeanVoxels",
+    "voxelize_hard",
+    "voxelize_mean",
+]

@@ -1,0 +1,75 @@
+"""The operators as `torch.ops.cuda_ops.*`: schemas, fake kernels (shapes without data) and gradients.
+
+Imported when the first tensor arrives, or by who wants the operators in `torch.compile` or `torch.export`. Each registered operator calls
+the same body as the public function, on the CPU and on CUDA.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from cuda_ops import voxelize
+
+_LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
+
+
+class Operator(NamedTuple):
+    """What torch must know about one operator."""
+
+    schema: str
+    body: Callable[..., Any]
+    fake: Callable[..., Any]
+
+
+def _dynamic(limit: int | None = None) -> Any:  # a length that only the data tell
+    context = torch.library.get_ctx()
+    return context.new_dynamic_size(min=0) if limit is None else context.new_dynamic_size(min=0, max=limit)
+
+
+_GRID = "float[] lower, float[] voxel_size, int[] shape, int batch_size"
+
+
+def _fake_hard(points, batch_index, lower, size, shape, batch_size, max_points, max_voxels, with_index, fixed_capacity):
+    rows = max_voxels if fixed_capacity else _dynamic()
+    return (points.new_empty((rows, max_points, points.shape[1])), *_fake_rest(points, batch_index, rows, with_index))
+
+
+def _fake_mean(points, batch_index, lower, size, shape, batch_size, max_voxels, with_index, fixed_capacity):
+    rows = max_voxels if fixed_capacity else _dynamic()
+    return (points.new_empty((rows, points.shape[1])), *_fake_rest(points, batch_index, rows, with_index))
+
+
+def _fake_rest(points, batch_index, rows, with_index):
+    def integers(*sizes: Any) -> Any:
+        return points.new_empty(sizes, dtype=torch.int32)
+
+    index = integers(points.shape[0] if with_index else 0)
+    return integers(rows, 3 if batch_index is None else 4), integers(rows), points.new_empty((5,), dtype=torch.int64), index
+
+
+OPERATORS = {
+    "voxelize_hard": Operator(
+        f"(Tensor points, Tensor? batch_index, {_GRID}, int max_points, int max_voxels, bool with_index, bool fixed_capacity)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        voxelize._voxelize_hard,
+        _fake_hard,
+    ),
+    "voxelize_mean": Operator(
+        f"(Tensor points, Tensor? batch_index, {_GRID}, int? max_voxels, bool with_index, bool fixed_capacity)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        voxelize._voxelize_mean,
+        _fake_mean,
+    ),
+}
+
+for _name, _operator in OPERATORS.items():
+    _LIBRARY.define(_name + _operator.schema)
+    for _device in ("CPU", "CUDA"):
+        _LIBRARY.impl(_name, _operator.body, _device)
+    torch.library.register_fake(f"cuda_ops::{_name}", _operator.fake, lib=_LIBRARY)
+
+
+def registered(name: str) -> Callable[..., Any]:
+    """torch.ops.cuda_ops.<name>, without the look-up of overloads."""
+    return getattr(torch.ops.cuda_ops, name).default
