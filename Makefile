@@ -6,7 +6,7 @@ STAMP := .venv/installed
 OUT ?= out/demo
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-all test-fast lint bench build install clean
+.PHONY: demo test test-all test-fast lint bench build wheel install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,17 +14,20 @@ help:
 	@echo "make test       the test suite without the slow tests; test-all runs everything, test-fast stops at the first failure"
 	@echo "make lint       ruff, type checker, import rules"
 	@echo "make bench      the tables of BENCHMARKS.md"
-	@echo "make build      wheel and source archive in dist/"
+	@echo "make build      wheel and source archive in dist/; make wheel: one for other machines (manylinux)"
 	@echo "make clean      remove .venv and everything made"
 
 install: $(STAMP)
 
-# One pip command for all extras: a second one could raise numpy to 2.x with only a warning. Plain pip, not uv: uv takes torch's CUDA build.
-$(STAMP): pyproject.toml
+# The build's own packages first and no build isolation, so that a second build compiles only what has changed. Then one pip command for all
+# extras: another one could raise numpy to 2.x with only a warning. Plain pip, not uv: uv takes torch's CUDA build.
+$(STAMP): pyproject.toml CMakeLists.txt $(wildcard cuda_ops/src/*/*)
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 to 3.13 found; install one, or say make PYTHON=/path/to/python"; exit 2; }
+	@command -v "$${CXX:-c++}" >/dev/null || { echo "no C++ compiler found (Debian: apt install g++)"; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv is missing (Debian: apt install python3-venv)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[eval,test,dev]'
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "nanobind>=2.4" "cmake>=3.25" "ninja>=1.11"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[eval,test,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -50,6 +53,12 @@ bench: $(STAMP)
 
 build: $(STAMP)
 	$(BIN)/python -m build --no-isolation --outdir dist
+
+# The wheel for other machines: its OpenMP library inside, and the oldest Linux that it runs on in its name.
+wheel: $(STAMP)
+	rm -rf build/wheel && mkdir -p build/wheel dist
+	$(BIN)/python -m build --no-isolation --wheel --outdir build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 clean:
 	rm -rf .venv out dist build *.egg-info .pytest_cache .hypothesis .ruff_cache

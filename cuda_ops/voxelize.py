@@ -1,5 +1,6 @@
 """Points into voxels."""
 
+import math
 from typing import Any, NamedTuple
 
 from cuda_ops.arrays import Space, expect_rows, space_of
@@ -79,7 +80,8 @@ def voxelize_hard(
     *found, index = dispatch(
         "voxelize_hard", _voxelize_hard, points, batch_index, grid.lower, grid.voxel_size, grid.shape, batch_size, *limits
     )
-    return HardVoxels(*found, index if with_index else None)
+    voxels, coords, num_points, counters = found
+    return HardVoxels(voxels, coords, num_points, counters, index if with_index else None)
 
 
 def voxelize_mean(
@@ -110,7 +112,8 @@ def voxelize_mean(
     *found, index = dispatch(
         "voxelize_mean", _voxelize_mean, points, batch_index, grid.lower, grid.voxel_size, grid.shape, batch_size, *limits
     )
-    return MeanVoxels(*found, index if with_index else None)
+    features, coords, num_points, counters = found
+    return MeanVoxels(features, coords, num_points, counters, index if with_index else None)
 
 
 def _voxelize_hard(
@@ -125,7 +128,7 @@ def _voxelize_hard(
     with_index: bool,
     fixed_capacity: bool,
 ) -> tuple[Any, ...]:
-    space, points, batch_index = _take(points, batch_index, "voxelize_hard")
+    space, points, batch_index = _take(points, batch_index, "voxelize_hard", shape, batch_size)
     count, columns = points.shape
     rows = max_voxels if fixed_capacity else min(max_voxels, count)
     coord_columns = 3 if batch_index is None else 4
@@ -151,7 +154,7 @@ def _voxelize_mean(
     with_index: bool,
     fixed_capacity: bool,
 ) -> tuple[Any, ...]:
-    space, points, batch_index = _take(points, batch_index, "voxelize_mean")
+    space, points, batch_index = _take(points, batch_index, "voxelize_mean", shape, batch_size)
     count, columns = points.shape
     rows = max_voxels if fixed_capacity and max_voxels else min(max_voxels or count, count)
     coord_columns = 3 if batch_index is None else 4
@@ -166,12 +169,14 @@ def _voxelize_mean(
     return features[:kept], coords[:kept], num_points[:kept], counters, index
 
 
-def _take(points: Any, batch_index: Any, operator: str) -> tuple[Space, Any, Any]:
+def _take(points: Any, batch_index: Any, operator: str, shape: list[int], batch_size: int) -> tuple[Space, Any, Any]:
     space = space_of(operator, points=points, batch_index=batch_index)
     points = space.take("points", points, ("N", "C"), "float32")
     if points.shape[1] < 3:
         raise ValueError(f"points: expected at least the columns x, y, z, got shape {tuple(points.shape)}")
     expect_rows("points", len(points))
+    if math.prod(shape) * batch_size >= 2**62:
+        raise ValueError(f"{operator}: grid: expected fewer than 2^62 cells in the batch, got {math.prod(shape) * batch_size:.3g}")
     if batch_index is not None:
         batch_index = space.take("batch_index", batch_index, (len(points),), "int32", "int64")
     return space, points, batch_index

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILES = ("docker/Dockerfile.cpu", "docker/Dockerfile.cuda")
 # What `make install` and `make test` read inside of the image.
 NEEDED = (
+    "CMakeLists.txt",
     "Makefile",
     "pyproject.toml",
     "README.md",
@@ -140,7 +141,9 @@ def pins(instructions: list[Instruction]) -> dict[str, Requirement]:
 def requirements_of(pyproject: dict, python: str) -> dict[str, SpecifierSet]:
     """All requirements of pyproject.toml that hold for this Python on Linux, extras included."""
     project = pyproject["project"]
-    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    # The extras of users: what tests and benchmarks pin for development binds no image.
+    extras = {name: texts for name, texts in project["optional-dependencies"].items() if name not in ("test", "bench", "dev")}
+    texts = [*project["dependencies"], *(text for extra in extras.values() for text in extra)]
     environment = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     wanted: dict[str, SpecifierSet] = {}
     for requirement in map(Requirement, texts):

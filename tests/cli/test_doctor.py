@@ -335,11 +335,34 @@ def test_memory_is_read_from_proc(tmp_path, text, expected):
     assert module.memory_text(path) == expected
 
 
-def test_operators_are_reported_as_they_are():
-    import cuda_ops
+def test_operators_are_reported_with_their_threads(monkeypatch):
+    from cuda_ops import arrays
 
+    monkeypatch.setattr(arrays, "num_threads", lambda: 3)
     rows = {row.part: row for row in module.backend_rows()}
-    assert rows["operators"].detail == f"NumPy/numba only; compiled operators: {', '.join(cuda_ops.__all__) or 'none'}"
+    assert (rows["operators"].state, rows["operators"].detail) == ("ok", "C++ on 3 threads")
+
+
+@pytest.mark.parametrize(("is_built", "state", "detail"), [(True, "ok", "CUDA"), (False, "info", "not built: no CUDA compiler")])
+def test_operators_on_a_gpu_are_there_or_not(monkeypatch, is_built, state, detail):
+    from cuda_ops import arrays
+
+    def cuda_module():
+        if not is_built:
+            raise ValueError("cuda_ops: expected tensors on the CPU")
+
+    monkeypatch.setattr(arrays, "cuda_module", cuda_module)
+    rows = {row.part: row for row in module.backend_rows()}
+    assert rows["operators on a GPU"].state == state
+    assert rows["operators on a GPU"].detail.startswith(detail)
+
+
+def test_operators_that_do_not_load_are_a_problem_with_a_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda_ops.arrays", None)  # what importing it then gives is an ImportError
+    monkeypatch.delattr(sys.modules["cuda_ops"], "arrays")
+    row = {row.part: row for row in module.backend_rows()}["operators"]
+    assert (row.state, row.remedy) == ("problem", "pip install --force-reinstall perception")
+    assert row.detail.startswith("not built: ")
 
 
 def test_remedies_are_printed_whole_whatever_the_width():
@@ -365,7 +388,7 @@ def test_the_command_exits_with_0(no_torch, no_gpu):
     app.command()(module.doctor)
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [])
     assert result.exit_code == 0, result.output
-    for text in ("Python", "numpy", "extra models", "pip install 'perception[models]'", "compiled operators: none"):
+    for text in ("Python", "numpy", "extra models", "pip install 'perception[models]'", "C++ on"):
         assert text in result.output
     assert "Example: perception doctor" in CliRunner().invoke(app, ["--help"]).output
 
