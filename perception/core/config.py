@@ -1,7 +1,6 @@
 """YAML files into frozen pydantic models; an error names file, key, what was expected and the nearest known name."""
 
 from collections.abc import Hashable
-from importlib import resources
 from pathlib import Path
 from reprlib import Repr
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -106,5 +105,6 @@ def _tagged(union: Any, tag: int | str) -> Any:
 
 def shipped_config(name: str) -> Path:
     """The path of a configuration that comes with the package: inside of it when installed, in `configs/` of a checkout."""
-    installed = Path(str(resources.files("perception"))) / "configs" / name
-    return installed if installed.is_file() else installed.parents[2] / "configs" / name
+    package = Path(__file__).resolve().parents[1]  # not importlib.resources: it invents a path for an editable install
+    installed = package / "configs" / name
+    return installed if installed.is_file() else package.parent / "configs" / name

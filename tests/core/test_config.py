@@ -162,7 +162,7 @@ def test_configurations_come_with_the_package(name, tmp_path, monkeypatch):
     (tmp_path / "perception" / "configs").mkdir(parents=True)
     installed = tmp_path / "perception" / "configs" / name
     installed.write_text("")
-    monkeypatch.setattr(config_module.resources, "files", lambda _package: tmp_path / "perception")
+    monkeypatch.setattr(config_module, "__file__", str(tmp_path / "perception/core/config.py"))
     assert shipped_config(name) == installed
     installed.unlink()
     assert shipped_config(name) == tmp_path / "configs" / name

@@ -4,6 +4,10 @@
 #include <cstring>
 #include <vector>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "ops.hpp"
 #include "sort.hpp"
 
@@ -160,6 +164,47 @@ void order_of_appearance(SortedPoints& sorted, int64_t num_points, uint32_t* vox
   }
 }
 
+/// Copy past the caches where the processor can: a large result would only be read into them to be overwritten.
+void copy_streaming(const float* from, float* to, int64_t count) {
+#ifdef __SSE2__
+  while (count > 0 && reinterpret_cast<uintptr_t>(to) % 16 != 0) *to++ = *from++, --count;
+  for (; count >= 4; count -= 4, from += 4, to += 4) _mm_stream_ps(to, _mm_loadu_ps(from));
+#endif
+  std::memcpy(to, from, sizeof(float) * static_cast<std::size_t>(count));
+}
+
+/// Rows of zeros to be filled one after the other, collected in the first-level cache and written in blocks.
+class RowWriter {
+ public:
+  RowWriter(float* out, int64_t row) : out_(out), row_(row), rows_(std::max<int64_t>(4096 / row, 1)), block_(rows_ * row) { clear(); }
+  ~RowWriter() {
+    flush();
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+  }
+
+  float* next() {
+    if (filled_ == rows_) {
+      flush();
+      clear();
+    }
+    return block_.get() + row_ * filled_++;
+  }
+
+ private:
+  void clear() { std::memset(block_.get(), 0, sizeof(float) * static_cast<std::size_t>(rows_ * row_)); }
+  void flush() {
+    copy_streaming(block_.get(), out_, filled_ * row_);
+    out_ += filled_ * row_;
+    filled_ = 0;
+  }
+
+  float* out_;
+  int64_t row_, rows_, filled_ = 0;
+  Buffer<float> block_;
+};
+
 }  // namespace
 
 void voxelize_mean(const float* points, int64_t num_points, int64_t columns, const int32_t* batch, VOXEL_GRID_ARGUMENTS, int64_t max_voxels,
@@ -197,20 +242,21 @@ void voxelize_hard(const float* points, int64_t num_points, int64_t columns, con
   order_of_appearance(sorted, num_points, voxel_at.get(), threads);
   const int64_t kept = std::min(sorted.num_voxels(), max_voxels);
   std::vector<int64_t> points_kept(threads, 0);
+  const int64_t row = max_points * columns;
   parallel_ranges(kept, threads, [&](int t, int64_t begin, int64_t end) {
+    RowWriter writer(voxels + begin * row, row);
     for (int64_t rank = begin; rank < end; ++rank) {
       const int64_t v = voxel_at[rank], first = sorted.begin(v), n = std::min<int64_t>(sorted.begin(v + 1) - first, max_points);
       if (rank + 8 < end) __builtin_prefetch(points + sorted.point(sorted.begin(voxel_at[rank + 8])) * columns);
       grid.write_coords(sorted.cell(grid, points, columns, batch, first), static_cast<int32_t>(coord_columns), coords + rank * coord_columns);
       counts[rank] = static_cast<int32_t>(n);
       points_kept[t] += n;
-      float* out = voxels + rank * max_points * columns;
+      float* out = writer.next();
       for (int64_t i = 0; i < n; ++i) {
         const int64_t p = sorted.point(first + i);
         for (int64_t c = 0; c < columns; ++c) out[i * columns + c] = points[p * columns + c];
         if (voxel_of_point) voxel_of_point[p] = static_cast<int32_t>(rank);
       }
-      std::memset(out + n * columns, 0, sizeof(float) * static_cast<std::size_t>((max_points - n) * columns));
     }
   });
   counters[kNumVoxels] = kept;
