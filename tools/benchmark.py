@@ -1,4 +1,4 @@
-"""Speed, beside a peer, in one run: `python tools/benchmark.py tracking|submission|tables|all`. Each prints one Markdown table.
+"""Speed, beside a peer, in one run: `python tools/benchmark.py tracking|submission|tables|ops|all`. Each prints one Markdown table.
 
 Figures are medians over repetitions that alternate between the candidates, so that a machine that slows down slows down both. Compare
 ratios, not seconds, between machines.
@@ -120,11 +120,28 @@ def tables(
             print(f"| {name} | {seconds:.2f} | {megabytes:.0f} |")
 
 
+@app.command()
+def ops(
+    cloud: Annotated[
+        Path | None, typer.Argument(help="Points of 5 columns, float32 or .f16.bin; without it one is made.", show_default=False)
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 21,
+) -> None:
+    """Milliseconds of the point-cloud operators on the CPU, beside their peers."""
+    import benchmark_ops as bench
+
+    print_machine()
+    points = bench.read_cloud(cloud) if cloud else bench.ten_sweeps(264_000)
+    print(f"\n{len(points)} points, {bench.cuda_ops.voxelize_mean(points, bench.GRID).num_voxels} voxels of 0.075 x 0.075 x 0.2 m\n")
+    bench.print_table(bench.voxel_cases(points), repeats)
+
+
 @app.command(name="all")
 def everything() -> None:
     """All tables of BENCHMARKS.md but the one of trainval's size."""
     tracking()
     tables(scenes=85)
+    ops()
 
 
 def run_tracker(tracker: GreedyTracker | ParityTracker, frames: list[tuple[Detections, int]]) -> None:

@@ -235,3 +235,51 @@ def test_points_on_the_upper_limit_are_dropped_where_a_published_reader_keeps_th
 
 def test_every_function_of_the_room_is_listed():
     assert {"voxelize_hard", "voxelize_mean", "Grid"} <= set(cuda_ops.__all__)
+
+
+# ---- on a GPU ----
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_the_gpu_gives_the_bits_of_the_cpu(cuda_device, is_batched):
+    points = np.concatenate([cloud(60_000, 1), cloud(40_000, 2) * 0.1])
+    batch = torch.arange(len(points)) % 3 - 1 if is_batched else None
+    tensor = torch.from_numpy(points)
+    for voxelize, limits in (
+        (voxelize_mean, {}),
+        (voxelize_mean, {"max_voxels": 50}),
+        (voxelize_hard, {"max_points": 5, "max_voxels": 150}),
+    ):
+        on_cpu = voxelize(tensor, SMALL, **limits, batch_index=batch, batch_size=2, with_index=True)
+        for _ in range(2):  # and the same again
+            moved = None if batch is None else batch.to(cuda_device)
+            on_gpu = voxelize(tensor.to(cuda_device), SMALL, **limits, batch_index=moved, batch_size=2, with_index=True)
+            assert all(part.is_cuda for part in on_gpu)
+            assert_same(type(on_gpu)(*[part.cpu() for part in on_gpu]), type(on_cpu)(*[part.numpy() for part in on_cpu]))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_holds_a_voxelization_of_fixed_capacity(cuda_device):
+    points = torch.from_numpy(cloud(20_000, 5)).to(cuda_device)
+    found = None
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        voxelize_mean(points, SMALL, max_voxels=400, fixed_capacity=True)  # before the capture: what is loaded on first use
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        found = voxelize_mean(points, SMALL, max_voxels=400, fixed_capacity=True)
+    points.copy_(torch.from_numpy(cloud(20_000, 6)))
+    graph.replay()
+    torch.cuda.synchronize()
+    expected = voxelize_mean(cloud(20_000, 6), SMALL)
+    assert found.num_voxels == expected.num_voxels
+    np.testing.assert_array_equal(found.features[: found.num_voxels].cpu().numpy(), expected.features)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("count", [0, 1])
+def test_tiny_clouds_on_the_gpu(cuda_device, count):
+    found = voxelize_hard(torch.zeros(count, 4, device=cuda_device), SMALL, 5, 10)
+    assert found.voxels.shape == (count, 5, 4)
+    assert voxelize_mean(torch.zeros(count, 4, device=cuda_device), SMALL).num_voxels == count
