@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml CMakeLists.txt $(wildcard cuda_ops/src/*/*)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "nanobind>=2.4" "cmake>=3.25" "ninja>=1.11"
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[eval,test,dev]'
+	@! command -v nvcc >/dev/null || $(BIN)/python -m pip install --quiet nvidia-cuda-cuobjdump  # lists the compiled kernels for a test
 	@touch $(STAMP)
 
 demo: $(STAMP)
