@@ -4,13 +4,21 @@ NumPy arrays or torch tensors (CPU or CUDA) go in, the same kind comes out; resu
 same in every run. `cuda_ops.reference` has the same functions in plain NumPy, slow and obvious.
 """
 
+from cuda_ops.boxes import PointsInBoxes, iou_3d, iou_bev, points_in_boxes
 from cuda_ops.grid import Grid
+from cuda_ops.nms import nms_bev, nms_circle
 from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
 
 __all__ = [
     "Grid",
     "HardVoxels",
     "MeanVoxels",
+    "PointsInBoxes",
+    "iou_3d",
+    "iou_bev",
+    "nms_bev",
+    "nms_circle",
+    "points_in_boxes",
     "voxelize_hard",
     "voxelize_mean",
 ]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cuda_ops import voxelize
+from cuda_ops import boxes, nms, voxelize
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
@@ -48,6 +48,25 @@ def _fake_rest(points, batch_index, rows, with_index):
     return integers(rows, 3 if batch_index is None else 4), integers(rows), points.new_empty((5,), dtype=torch.int64), index
 
 
+def _fake_iou(boxes_a, boxes_b):
+    return boxes_a.new_empty((boxes_a.shape[0], boxes_b.shape[0]), dtype=torch.float64)
+
+
+def _fake_nms(boxes, scores, iou_threshold, max_out, group):
+    return scores.new_empty((_dynamic(),), dtype=torch.int64)
+
+
+def _fake_circle(centers, scores, squared_radius, max_out, group):
+    return scores.new_empty((_dynamic(),), dtype=torch.int64)
+
+
+def _fake_points_in_boxes(points, boxes):
+    return points.new_empty((points.shape[0],), dtype=torch.int32), points.new_empty((boxes.shape[0],), dtype=torch.int32)
+
+
+_NMS = "int? max_out, Tensor? group) -> Tensor"
+
+
 OPERATORS = {
     "voxelize_hard": Operator(
         f"(Tensor points, Tensor? batch_index, {_GRID}, int max_points, int max_voxels, bool with_index, bool fixed_capacity)"
@@ -61,6 +80,11 @@ OPERATORS = {
         voxelize._voxelize_mean,
         _fake_mean,
     ),
+    "iou_bev": Operator("(Tensor boxes_a, Tensor boxes_b) -> Tensor", boxes._iou_bev, _fake_iou),
+    "iou_3d": Operator("(Tensor boxes_a, Tensor boxes_b) -> Tensor", boxes._iou_3d, _fake_iou),
+    "nms_bev": Operator(f"(Tensor boxes, Tensor scores, float iou_threshold, {_NMS}", nms._nms_bev, _fake_nms),
+    "nms_circle": Operator(f"(Tensor centers, Tensor scores, float squared_radius, {_NMS}", nms._nms_circle, _fake_circle),
+    "points_in_boxes": Operator("(Tensor points, Tensor boxes) -> (Tensor, Tensor)", boxes._points_in_boxes, _fake_points_in_boxes),
 }
 
 for _name, _operator in OPERATORS.items():

@@ -32,4 +32,9 @@ NB_MODULE(_cpu, m) {
   m.def("pooled_bytes", &pooled_bytes);
   ops::offer(m, "voxelize_mean", &ops::cpu::voxelize_mean);
   ops::offer(m, "voxelize_hard", &ops::cpu::voxelize_hard);
+  ops::offer(m, "iou_bev", &ops::cpu::iou_bev);
+  ops::offer(m, "iou_3d", &ops::cpu::iou_3d);
+  ops::offer(m, "points_in_boxes", &ops::cpu::points_in_boxes);
+  ops::offer(m, "nms_bev", &ops::cpu::nms_bev);
+  ops::offer(m, "nms_circle", &ops::cpu::nms_circle);
 }
