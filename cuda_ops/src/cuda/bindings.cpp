@@ -6,4 +6,9 @@ NB_MODULE(_cuda, m) {
   m.doc() = "Bodies of the operators for NVIDIA GPUs; called through cuda_ops, which checks the arguments.";
   ops::offer(m, "voxelize_mean", &ops::cuda::voxelize_mean);
   ops::offer(m, "voxelize_hard", &ops::cuda::voxelize_hard);
+  ops::offer(m, "iou_bev", &ops::cuda::iou_bev);
+  ops::offer(m, "iou_3d", &ops::cuda::iou_3d);
+  ops::offer(m, "points_in_boxes", &ops::cuda::points_in_boxes);
+  ops::offer(m, "nms_bev", &ops::cuda::nms_bev);
+  ops::offer(m, "nms_circle", &ops::cuda::nms_circle);
 }
