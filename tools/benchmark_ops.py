@@ -4,8 +4,10 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +87,67 @@ def spconv_peers(points: np.ndarray) -> tuple[Callable[[], object] | None, Calla
         return voxels.sum(1) / num_points[:, None]
 
     return hard, mean
+
+
+def box_cases(points: np.ndarray) -> list[Case]:
+    """Suppression and containment beside shapely and NumPy."""
+    cases = []
+    for count in (1_000, 4_000):
+        boxes, scores = street_boxes(count, seed=count)
+        peer = partial(shapely_nms, boxes, scores, 0.2) if find_spec("shapely") else None
+        cases.append(Case(f"nms_bev of {count:,} boxes", 1, partial(cuda_ops.nms_bev, boxes, scores, 0.2), "shapely STRtree", peer))
+    boxes, _ = street_boxes(100, seed=0)
+    ours = partial(cuda_ops.points_in_boxes, points, boxes)
+    cases.append(Case("points_in_boxes, 100 boxes", 2, ours, "NumPy, box by box", partial(numpy_points_in_boxes, points, boxes)))
+    return cases
+
+
+def street_boxes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 7) as a detector's head gives them before suppression: several to an object, all over 100 m x 100 m; and their scores."""
+    rng = np.random.default_rng(seed)
+    objects = rng.uniform(-50, 50, (max(count // 5, 1), 2))
+    center = objects[rng.integers(0, len(objects), count)] + rng.normal(0, 0.5, (count, 2))
+    size = np.array([4.6, 1.9, 1.7]) * rng.uniform(0.8, 1.2, (count, 3))
+    return np.column_stack([center, np.zeros(count), size, rng.uniform(-np.pi, np.pi, count)]), rng.random(count)
+
+
+def shapely_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Suppression with shapely's tree for the pairs and GEOS for their overlap."""
+    import shapely
+
+    cosine, sine = np.cos(boxes[:, 6, None]), np.sin(boxes[:, 6, None])
+    along, across = boxes[:, 3, None] / 2 * [1, -1, -1, 1], boxes[:, 4, None] / 2 * [1, 1, -1, -1]
+    corners = np.stack([boxes[:, 0, None] + cosine * along - sine * across, boxes[:, 1, None] + sine * along + cosine * across], axis=-1)
+    polygons: Any = shapely.polygons(corners)  # its stubs allow for a single polygon
+    first, second = shapely.STRtree(polygons).query(polygons, predicate="intersects")
+    rank = np.empty(len(boxes), dtype=np.int64)
+    order = np.argsort(-scores, kind="stable")
+    rank[order] = np.arange(len(boxes))
+    is_ordered = rank[first] < rank[second]
+    first, second = first[is_ordered], second[is_ordered]
+    shared = shapely.area(shapely.intersection(polygons[first], polygons[second]))
+    area: Any = shapely.area(polygons)
+    overlaps = shared / (area[first] + area[second] - shared) > threshold
+    dropped_by: dict[int, list[int]] = {}
+    for one, other in zip(first[overlaps].tolist(), second[overlaps].tolist(), strict=True):
+        dropped_by.setdefault(one, []).append(other)
+    is_dropped = np.zeros(len(boxes), dtype=bool)
+    keep = []
+    for box in order.tolist():
+        if not is_dropped[box]:
+            keep.append(box)
+            is_dropped[dropped_by.get(box, [])] = True
+    return np.array(keep)
+
+
+def numpy_points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """First box of each point, one box after the other."""
+    index = np.full(len(points), -1, dtype=np.int32)
+    for number, (x, y, z, length, width, height, yaw) in reversed(list(enumerate(boxes))):
+        dx, dy = points[:, 0] - x, points[:, 1] - y
+        along, across = np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx
+        index[(abs(along) <= length / 2) & (abs(across) <= width / 2) & (abs(points[:, 2] - z) <= height / 2)] = number
+    return index
 
 
 def torch_mean(points: np.ndarray) -> torch.Tensor:
