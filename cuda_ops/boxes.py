@@ -27,6 +27,7 @@ def iou_bev(boxes_a: Any, boxes_b: Any) -> Any:
     everything, itself included. Both orders of the arguments give the same bits. z and height play no part. Empty: no rows or columns.
     Raises ValueError for a wrong shape, dtype or device.
     """
+    space_of("iou_bev", boxes_a=boxes_a, boxes_b=boxes_b)
     return dispatch("iou_bev", _iou_bev, boxes_a, boxes_b)
 
 
@@ -37,6 +38,7 @@ def iou_3d(boxes_a: Any, boxes_b: Any) -> Any:
     boxes_b  (M, 7)
     Returns (N, M) float64; everything else as in `iou_bev`.
     """
+    space_of("iou_3d", boxes_a=boxes_a, boxes_b=boxes_b)
     return dispatch("iou_3d", _iou_3d, boxes_a, boxes_b)
 
 
@@ -50,6 +52,7 @@ def points_in_boxes(points: Any, boxes: Any) -> PointsInBoxes:
     Raises ValueError for a wrong shape, dtype or device. (OpenPCDet leaves the borders in x and y out, and adds 1 cm to the boxes on the
     CPU but not on the GPU.)
     """
+    space_of("points_in_boxes", points=points, boxes=boxes)
     return PointsInBoxes(*dispatch("points_in_boxes", _points_in_boxes, points, boxes))
 
 

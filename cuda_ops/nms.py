@@ -22,6 +22,7 @@ def nms_bev(boxes: Any, scores: Any, iou_threshold: float, max_out: int | None =
     Raises ValueError for a wrong shape, dtype, device or number.
     """
     _expect_number("nms_bev: iou_threshold", iou_threshold, 1)
+    space_of("nms_bev", boxes=boxes, scores=scores, group=group)
     return dispatch("nms_bev", _nms_bev, boxes, scores, float(iou_threshold), _expect_limit("nms_bev", max_out), group)
 
 
@@ -50,6 +51,7 @@ def nms_circle(
         _expect_number("nms_circle: radius", radius, 1e150)
         squared_radius = float(radius) * float(radius)
     _expect_number("nms_circle: squared_radius", squared_radius, 1e300)
+    space_of("nms_circle", centers=centers, scores=scores, group=group)
     return dispatch("nms_circle", _nms_circle, centers, scores, float(squared_radius or 0), _expect_limit("nms_circle", max_out), group)
 
 

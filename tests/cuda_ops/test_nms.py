@@ -1,0 +1,339 @@
+"""Non-maximum suppression: against plain NumPy, against GEOS on thousands of random sets, against the recorded oracle."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cuda_ops
+from cuda_ops import reference
+from tests.cuda_ops.rectangles import bev, iou_of_pairs, near_pairs, random_pairs
+
+NAN, INF = float("nan"), float("inf")
+CLEAR = 1e-9  # an IoU nearer to the threshold than this may fall on either side: GEOS and we round differently
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def crowd(rng, count, spread=20.0):
+    """Boxes in clumps, a few of each thing, as a detector gives them; scores with ties."""
+    num_things = max(count // 5, 1)
+    thing = rng.integers(0, num_things, count)
+    center = rng.uniform(-spread, spread, (num_things, 2))[thing] + rng.normal(0, 0.5, (count, 2))
+    size = rng.uniform([0.5, 0.5, 1], [6, 3, 2], (num_things, 3))[thing] * rng.uniform(0.9, 1.1, (count, 3))
+    yaw = rng.uniform(-7, 7, num_things)[thing] + rng.normal(0, 0.1, count)
+    return np.column_stack([center, rng.uniform(-2, 2, count), size, yaw]), np.round(rng.uniform(0, 1, count), rng.integers(1, 9))
+
+
+def greedy(boxes, scores, threshold):
+    """The loop over GEOS' overlaps, and the smallest distance of one of them to the threshold."""
+    i, j, iou = near_pairs(boxes)
+    neighbours: list[list[int]] = [[] for _ in boxes]
+    for a, b in zip(i[iou > threshold], j[iou > threshold], strict=True):
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    dropped, kept = np.zeros(len(boxes), bool), []
+    for row in np.argsort(-scores, kind="stable"):
+        if not dropped[row]:
+            kept.append(row)
+            dropped[neighbours[row]] = True
+    return kept, float(np.min(np.abs(iou - threshold), initial=1.0))
+
+
+def check_random_sets(seed, num_sets):
+    """Differences to the loop over GEOS' overlaps in sets of every kind, and how many sets had an IoU too near to the threshold."""
+    rng = np.random.default_rng(seed)
+    num_skipped, num_compared = 0, 0
+    for case in range(num_sets):
+        count = int(rng.integers(2, 120))
+        if case % 2:
+            boxes, scores = crowd(rng, count, rng.uniform(2, 40))
+            boxes = bev(boxes)
+        else:  # touching, nested, tiny, huge, far: all in one set
+            boxes = np.concatenate(random_pairs(rng, (count + 1) // 2))
+            scores = np.round(rng.uniform(0, 1, len(boxes)), 2)
+        threshold = float(rng.choice([0, 0.01, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, rng.uniform(0, 1)]))
+        expected, gap = greedy(boxes, scores, threshold)
+        if gap < CLEAR:
+            num_skipped += 1
+            continue
+        num_compared += 1
+        np.testing.assert_array_equal(cuda_ops.nms_bev(boxes, scores, threshold), expected, err_msg=f"seed {seed}, set {case}")
+    return num_compared, num_skipped
+
+
+def check_random_pairs(seed, count):
+    """Two boxes at a time as groups of one call; the pairs compared, and those skipped because of an IoU at the threshold."""
+    rng = np.random.default_rng(seed)
+    a, b = random_pairs(rng, count)
+    threshold = float(rng.choice([0.05, 0.2, 0.5, 0.7]))
+    scores, group = np.round(rng.uniform(0, 1, 2 * count), 1), np.tile(np.arange(count), 2)
+    iou = iou_of_pairs(a, b)
+    is_kept = np.zeros(2 * count, bool)
+    is_kept[cuda_ops.nms_bev(np.concatenate([a, b]), scores, threshold, group=group)] = True
+    second_is_better = scores[count:] > scores[:count]
+    expected = np.concatenate([~second_is_better | (iou <= threshold), second_is_better | (iou <= threshold)])
+    is_clear = np.tile(np.abs(iou - threshold) > CLEAR, 2)
+    np.testing.assert_array_equal(is_kept[is_clear], expected[is_clear])
+    return int(is_clear[:count].sum()), int((~is_clear[:count]).sum())
+
+
+def test_100_000_random_pairs_equal_geos():
+    compared, skipped = np.sum([check_random_pairs(seed, 25_300) for seed in range(4)], axis=0)
+    assert compared >= 100_000
+    assert skipped < 1000
+
+
+def test_random_sets_equal_geos():
+    compared, skipped = check_random_sets(1, 300)
+    assert compared > 200
+    assert skipped < 100
+
+
+@pytest.mark.slow
+def test_2000_random_sets_equal_geos():
+    compared, _ = check_random_sets(2, 2800)
+    assert compared >= 2000
+
+
+@pytest.mark.parametrize(
+    "threshold, kept",
+    [
+        pytest.param(0.5, [0], id="IoU above the threshold"),
+        pytest.param(0.6, [0, 1], id="IoU equal to the threshold stays"),
+        pytest.param(0.7, [0, 1], id="IoU below"),
+    ],
+)
+def test_threshold_is_strict(threshold, kept):
+    boxes = np.array([[0, 0, 4, 2, 0], [1, 0, 4, 2, 0]], np.float64)  # they share 6 of 10
+    assert cuda_ops.iou_bev(boxes, boxes)[0, 1] == 0.6
+    assert cuda_ops.nms_bev(boxes, np.array([0.9, 0.8]), threshold).tolist() == kept
+
+
+def test_dropped_box_drops_nothing():
+    row = np.array([[0, 0, 4, 2, 0], [1.5, 0, 4, 2, 0], [3, 0, 4, 2, 0]], np.float64)  # neighbours share 5 of 11, the outer ones 2 of 14
+    assert cuda_ops.nms_bev(row, np.array([0.9, 0.8, 0.7]), 0.4).tolist() == [0, 2]
+    assert cuda_ops.nms_bev(row, np.array([0.8, 0.9, 0.7]), 0.4).tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_order_of_scores_and_ties(dtype):
+    boxes = np.column_stack([10.0 * np.arange(9), np.zeros(9), np.full(9, 4.0), np.full(9, 2.0), np.zeros(9)])
+    scores = np.array([0.5, -0.0, INF, 0.5, 0.0, -1e-30, -INF, NAN, 0.7], dtype)
+    assert cuda_ops.nms_bev(boxes, scores, 0.5).tolist() == [2, 8, 0, 3, 1, 4, 5, 6]
+    assert cuda_ops.nms_circle(boxes[:, :2], scores, 1.0).tolist() == [2, 8, 0, 3, 1, 4, 5, 6]
+    assert cuda_ops.nms_bev(np.repeat(boxes[:1], 9, axis=0), scores, 0.5).tolist() == [2]
+    assert cuda_ops.nms_bev(np.repeat(boxes[:1], 3, axis=0), np.full(3, 0.5, dtype), 0.5).tolist() == [0]
+
+
+def test_scores_that_differ_only_in_float64():
+    boxes = np.zeros((4, 5)) + [0, 0, 4, 2, 0]
+    boxes[:, 0] = [0, 0, 50, 50]
+    scores = np.array([0.1, 0.1 + 1e-12, -0.1, -0.1 - 1e-12])
+    assert cuda_ops.nms_bev(boxes, scores, 0.5).tolist() == [1, 2]
+    assert cuda_ops.nms_bev(boxes, scores.astype(np.float32), 0.5).tolist() == [0, 2]
+
+
+def test_box_that_is_none_is_kept_and_drops_nothing():
+    boxes = np.array([[0, 0, 4, 2, 0]] * 5, np.float64)
+    boxes[1, 0], boxes[2, 2], boxes[3, 4] = NAN, 0, INF
+    assert cuda_ops.nms_bev(boxes, np.array([0.1, 0.9, 0.8, 0.7, 0.6]), 0.2).tolist() == [1, 2, 3, 4]
+
+
+def test_groups_do_not_drop_each_other_and_count_for_themselves():
+    boxes = np.array([[0, 0, 4, 2, 0]] * 3 + [[20, 0, 4, 2, 0], [40, 0, 4, 2, 0]], np.float64)
+    scores, group = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([7, -(2**40), 7, 7, 7])
+    assert cuda_ops.nms_bev(boxes, scores, 0.2, group=group).tolist() == [0, 1, 3, 4]
+    assert cuda_ops.nms_bev(boxes, scores, 0.2, 2, group=group).tolist() == [0, 1, 3]
+    assert cuda_ops.nms_bev(boxes, scores, 0.2, 1, group=group).tolist() == [0, 1]
+    assert cuda_ops.nms_bev(boxes, scores, 0.2, 1).tolist() == [0]
+    assert cuda_ops.nms_bev(boxes, scores, 0.2, 0).tolist() == cuda_ops.nms_bev(boxes, scores, 0.2, 0, group=group).tolist() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), max_out=st.one_of(st.none(), st.integers(0, 20)), num_groups=st.integers(0, 4))
+def test_nms_equals_reference(seed, count, max_out, num_groups):
+    rng = np.random.default_rng(seed)
+    boxes, scores = crowd(rng, count, 8)
+    scores[rng.random(count) < 0.05] = NAN
+    boxes[rng.random(count) < 0.03, rng.integers(0, 7)] = NAN
+    group = rng.integers(0, num_groups, count) if num_groups else None
+    threshold = float(rng.uniform(0, 0.8))
+    ours = cuda_ops.nms_bev(boxes, scores, threshold, max_out, group=group)
+    np.testing.assert_array_equal(ours, reference.nms_bev(boxes, scores, threshold, max_out, group=group))
+    tensors = [None if a is None else torch.from_numpy(a) for a in (boxes, scores, group)]
+    np.testing.assert_array_equal(cuda_ops.nms_bev(*tensors[:2], threshold, max_out, group=tensors[2]).numpy(), ours)
+    radius = float(rng.choice([0, 0.5, 2, 30]))
+    ours = cuda_ops.nms_circle(boxes[:, :2], scores, radius, max_out, group=group)
+    np.testing.assert_array_equal(ours, reference.nms_circle(boxes[:, :2], scores, radius, max_out, group=group))
+    circle = cuda_ops.nms_circle(tensors[0][:, :2], tensors[1], radius, max_out, group=tensors[2])
+    np.testing.assert_array_equal(circle.numpy(), ours)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 80))
+def test_kept_boxes_are_apart_and_dropped_ones_have_a_better_neighbour(seed, count):
+    boxes, scores = crowd(np.random.default_rng(seed), count, 10)
+    kept = cuda_ops.nms_bev(boxes, scores, 0.3)
+    iou = cuda_ops.iou_bev(boxes, boxes)
+    assert (iou[np.ix_(kept, kept)] <= 0.3).sum() == len(kept) * (len(kept) - 1)
+    for row in set(range(count)) - set(kept.tolist()):
+        rivals = kept[(iou[kept, row] > 0.3)]
+        assert any(scores[k] > scores[row] or (scores[k] == scores[row] and k < row) for k in rivals)
+    again = cuda_ops.nms_bev(boxes[kept], scores[kept], 0.3)
+    np.testing.assert_array_equal(again, np.arange(len(kept)))
+
+
+@pytest.mark.parametrize("spread", [5, 50, 5000])
+def test_large_sets_equal_the_loop_over_all_overlaps(spread):
+    """Sizes from pedestrians to a field of many cells: items that reach into more cells than the grid takes."""
+    rng = np.random.default_rng(spread)
+    boxes, scores = crowd(rng, 1500, spread)
+    boxes[rng.random(1500) < 0.02, 3:5] *= 40
+    boxes[rng.random(1500) < 0.02, 3:5] *= 0.01
+    group = rng.integers(0, 3, 1500)
+    for threshold in (0.0, 0.2, 0.5):
+        drops = cuda_ops.iou_bev(boxes, boxes) > threshold
+        np.testing.assert_array_equal(cuda_ops.nms_bev(boxes, scores, threshold), reference.keep_best(drops, scores, None, None))
+        grouped = cuda_ops.nms_bev(boxes, scores, threshold, 50, group=group)
+        np.testing.assert_array_equal(grouped, reference.keep_best(drops, scores, 50, group))
+    for radius in (0.0, 0.3, 4.0, 100.0):
+        ours = cuda_ops.nms_circle(boxes, scores, radius, group=group)
+        np.testing.assert_array_equal(ours, reference.nms_circle(boxes, scores, radius, group=group))
+
+
+@pytest.mark.parametrize(
+    "limit, kept",
+    [
+        pytest.param({"radius": 2.0}, [0, 2], id="distance equal to the radius"),
+        pytest.param({"radius": 1.999}, [0, 1, 2], id="just below"),
+        pytest.param({"squared_radius": 4}, [0, 2], id="squared distance equal to the value"),
+        pytest.param({"squared_radius": 3.999}, [0, 1, 2], id="squared, just below"),
+        pytest.param({"radius": 0}, [0, 1, 2], id="only the same place"),
+    ],
+)
+def test_circle_includes_its_border(limit, kept):
+    centers = np.array([[0, 0], [2, 0], [0, 2.001], [0, 0]], np.float32)
+    assert cuda_ops.nms_circle(centers, np.array([0.9, 0.8, 0.7, 0.6], np.float32), **limit).tolist() == kept
+
+
+def test_squared_radius_is_exact_where_no_radius_has_that_square():
+    centers, scores = np.array([[0, 0], [1, 3]], np.float32), np.array([0.9, 0.8], np.float32)  # 1 + 9 = 10
+    assert cuda_ops.nms_circle(centers, scores, squared_radius=10).tolist() == [0]
+    assert cuda_ops.nms_circle(centers + np.float32(50_000), scores, squared_radius=10).tolist() == [0]
+    assert cuda_ops.nms_circle(centers, scores, squared_radius=np.nextafter(10, 0).item()).tolist() == [0, 1]
+
+
+def test_centers_that_are_not_finite_are_kept():
+    centers = np.array([[0, 0], [NAN, 0], [INF, INF], [INF, INF], [0, 1]], np.float64)
+    assert cuda_ops.nms_circle(centers, np.array([0.9, 0.8, 0.7, 0.6, 0.5]), 2.0).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.shared
+def test_recorded_rotated_sets(shared: Path):
+    recorded = np.load(shared / "fixtures/nms/rotated.npz")
+    meta = json.loads((shared / "fixtures/nms/meta.json").read_text())
+    for name in ("random", "pre_and_post_limit", "threshold_07", "small", "mixed_head", "ties", "one", "empty"):
+        case = meta["cases"][name]
+        scores, keep = recorded[f"{name}/scores"], recorded[f"{name}/keep_exact"]
+        # Recorded are w, l, yaw of det3d: the same rectangle as length = w, width = l, heading = -yaw.
+        boxes = recorded[f"{name}/boxes"] * np.float32([1, 1, 1, 1, 1, 1, -1])
+        best = np.argsort(-scores, kind="stable")[: case.get("pre_max")]
+        ours = best[cuda_ops.nms_bev(boxes[best], scores[best], case.get("iou_threshold", meta["nms"]["nms_iou_threshold"]), case.get("post_max"))]
+        np.testing.assert_array_equal(ours, keep, err_msg=name)
+
+
+@pytest.mark.shared
+def test_recorded_circles(shared: Path):
+    recorded = np.load(shared / "fixtures/nms/circle.npz")
+    cases = json.loads((shared / "fixtures/nms/meta.json").read_text())["cases"]
+    names = sorted({key.rsplit("/", 1)[0] for key in recorded.files})
+    assert len(names) == 12
+    for name in names:
+        rows = recorded[f"{name}/xy_score"]
+        ours = cuda_ops.nms_circle(rows[:, :2], rows[:, 2], None, cases[name].get("post_max"), squared_radius=cases[name]["min_radius"])
+        np.testing.assert_array_equal(ours, recorded[f"{name}/keep_stable"], err_msg=name)
+
+
+@pytest.mark.shared
+def test_recorded_heads_in_one_call(shared: Path):
+    """All circle sets with the value 4 at once, as groups: the same rows as one by one."""
+    recorded = np.load(shared / "fixtures/nms/circle.npz")
+    parts = [recorded[f"circle/task{task}/xy_score"] for task in range(6)]
+    rows, group = np.concatenate(parts), np.repeat(np.arange(6), [len(p) for p in parts])
+    together = cuda_ops.nms_circle(rows[:, :2], rows[:, 2], 2.0, 83, group=group)
+    start = 0
+    for task, part in enumerate(parts):
+        alone = cuda_ops.nms_circle(part[:, :2], part[:, 2], 2.0, 83)
+        np.testing.assert_array_equal(together[group[together] == task] - start, alone)
+        start += len(part)
+
+
+def test_empty_and_one():
+    none = np.zeros((0, 7), np.float32)
+    for kept in (cuda_ops.nms_bev(none, np.zeros(0, np.float32), 0.2), cuda_ops.nms_circle(none, np.zeros(0, np.float32), 1.0)):
+        assert kept.shape == (0,)
+        assert kept.dtype == np.int64
+    assert cuda_ops.nms_bev(none + 1, np.zeros(0), 0.2, group=np.zeros(0, np.int32)).tolist() == []
+    assert cuda_ops.nms_bev(np.ones((1, 7)), np.zeros(1), 0.2).tolist() == [0]
+    assert cuda_ops.nms_bev(np.ones((2, 7)), np.full(2, NAN), 0.2).tolist() == []
+
+
+def test_arrays_that_are_not_contiguous():
+    boxes, scores = crowd(np.random.default_rng(3), 200)
+    expected = cuda_ops.nms_bev(boxes[::2].copy(), scores[::2].copy(), 0.2)
+    np.testing.assert_array_equal(cuda_ops.nms_bev(boxes[::2], scores[::2], 0.2), expected)
+    np.testing.assert_array_equal(cuda_ops.nms_bev(torch.from_numpy(boxes)[::2], torch.from_numpy(scores)[::2], 0.2).numpy(), expected)
+
+
+def test_one_and_eight_threads_are_equal(threads):
+    boxes, scores = crowd(np.random.default_rng(9), 3000, 60)
+    results = []
+    for count in (1, 8):
+        threads(count)
+        results.append((cuda_ops.nms_bev(boxes, scores, 0.2), cuda_ops.nms_circle(boxes, scores, 2.0)))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+BOXES, SCORES = np.ones((2, 7)), np.ones(2)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        pytest.param(lambda: cuda_ops.nms_bev(np.ones((2, 6)), SCORES, 0.2), r"boxes: expected shape .*got \(2, 6\)", id="columns"),
+        pytest.param(lambda: cuda_ops.nms_bev(BOXES, np.ones(3), 0.2), r"scores: expected shape \(2,\), got \(3,\)", id="scores"),
+        pytest.param(lambda: cuda_ops.nms_bev(BOXES, np.ones(2, int), 0.2), "scores: expected dtype .*got int64", id="dtype"),
+        pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 1.2), "iou_threshold: expected a number from 0 to 1, got 1.2", id="above 1"),
+        pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, NAN), "iou_threshold: expected a number .*got nan", id="NaN"),
+        pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, -1), "max_out: expected an integer .*got -1", id="max_out"),
+        pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, group=np.ones(3, int)), r"group: expected shape \(2,\), got \(3,\)", id="group"),
+        pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, group=np.ones(2)), "group: expected dtype .*got float64", id="group dtype"),
+        pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES), "expected one of radius and squared_radius, got None and None", id="no radius"),
+        pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES, 2, squared_radius=4), "expected one of .*got 2 and 4", id="two radii"),
+        pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES, -1), "radius: expected a number from 0 .*got -1", id="negative"),
+        pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES, INF), "radius: expected a number from 0 .*got inf", id="infinite"),
+        pytest.param(lambda: cuda_ops.nms_circle(np.ones((2, 1)), SCORES, 1), r"centers: expected .*got shape \(2, 1\)", id="x only"),
+        pytest.param(lambda: cuda_ops.nms_bev(torch.ones(2, 7), SCORES, 0.2), "scores: expected a torch tensor .*got ndarray", id="mixed"),
+    ],
+)
+def test_errors_say_expected_and_got(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_opcheck():
+    boxes, scores = (torch.from_numpy(a) for a in crowd(np.random.default_rng(1), 30))
+    for group in (None, torch.arange(30) % 3):
+        for name in ("nms_bev", "nms_circle"):
+            torch.library.opcheck(getattr(torch.ops.cuda_ops, name).default, (boxes, scores, 0.2, 9, group))
