@@ -6,7 +6,7 @@ STAMP := .venv/installed
 OUT ?= out/demo
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-all test-fast lint bench build wheel sanitize install clean
+.PHONY: demo test test-all test-fast lint bench build wheel sanitize emulate install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make bench      the tables of BENCHMARKS.md"
 	@echo "make build      wheel and source archive in dist/; make wheel: one for other machines (manylinux)"
 	@echo "make sanitize   the operators' tests under the address and undefined-behaviour sanitizers"
+	@echo "make emulate    the operators' tests on the CUDA bodies, emulated on the CPU"
 	@echo "make clean      remove .venv and everything made"
 
 install: $(STAMP)
@@ -69,6 +70,12 @@ sanitize: $(STAMP)
 	PERCEPTION_SANITIZE=1 PERCEPTION_CUDA=0 $(BIN)/python -m build --no-isolation --wheel --outdir build/sanitize-wheel -Cbuild-dir=build/sanitize
 	TEST_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		bash .ci/test-wheel build/sanitize-wheel/*.whl
+
+# The same tests with the CUDA bodies in the place of the CPU's, run by an emulation of CUDA: every kernel is executed without a GPU.
+emulate: $(STAMP)
+	rm -rf build/emulate-wheel
+	PERCEPTION_EMULATE_CUDA=1 PERCEPTION_CUDA=0 $(BIN)/python -m build --no-isolation --wheel --outdir build/emulate-wheel -Cbuild-dir=build/emulate
+	bash .ci/test-wheel build/emulate-wheel/*.whl
 
 clean:
 	rm -rf .venv out dist build *.egg-info .pytest_cache .hypothesis .ruff_cache

@@ -4,12 +4,26 @@ import numpy as np
 import shapely
 
 # Ordinary sizes, and what breaks geometry: touching, nested, nearly the same, thin, tiny, huge, far from the origin.
-KINDS = ("ordinary", "touching", "nested", "nearly the same", "the same", "turned by a quarter", "thin", "tiny", "huge", "tiny on huge", "far")
+KINDS = (
+    "ordinary",
+    "touching",
+    "nested",
+    "nearly the same",
+    "the same",
+    "turned by a quarter",
+    "thin",
+    "tiny",
+    "huge",
+    "tiny on huge",
+    "far",
+)
 
 
 def random_pairs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Two times (count, 5) boxes x, y, length, width, yaw, most of which overlap; the kinds in turn."""
-    a = np.column_stack([rng.uniform(-50, 50, (count, 2)), rng.uniform(0.3, 12, count), rng.uniform(0.3, 4, count), rng.uniform(-7, 7, count)])
+    a = np.column_stack(
+        [rng.uniform(-50, 50, (count, 2)), rng.uniform(0.3, 12, count), rng.uniform(0.3, 4, count), rng.uniform(-7, 7, count)]
+    )
     b = a.copy()
     reach = np.hypot(a[:, 2], a[:, 3])
     angle = rng.uniform(-np.pi, np.pi, count)

@@ -160,7 +160,9 @@ def test_groups_do_not_drop_each_other_and_count_for_themselves():
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), max_out=st.one_of(st.none(), st.integers(0, 20)), num_groups=st.integers(0, 4))
+@given(
+    seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), max_out=st.one_of(st.none(), st.integers(0, 20)), num_groups=st.integers(0, 4)
+)
 def test_nms_equals_reference(seed, count, max_out, num_groups):
     rng = np.random.default_rng(seed)
     boxes, scores = crowd(rng, count, 8)
@@ -248,7 +250,9 @@ def test_recorded_rotated_sets(shared: Path):
         # Recorded are w, l, yaw of det3d: the same rectangle as length = w, width = l, heading = -yaw.
         boxes = recorded[f"{name}/boxes"] * np.float32([1, 1, 1, 1, 1, 1, -1])
         best = np.argsort(-scores, kind="stable")[: case.get("pre_max")]
-        ours = best[cuda_ops.nms_bev(boxes[best], scores[best], case.get("iou_threshold", meta["nms"]["nms_iou_threshold"]), case.get("post_max"))]
+        ours = best[
+            cuda_ops.nms_bev(boxes[best], scores[best], case.get("iou_threshold", meta["nms"]["nms_iou_threshold"]), case.get("post_max"))
+        ]
         np.testing.assert_array_equal(ours, keep, err_msg=name)
 
 
@@ -317,9 +321,15 @@ BOXES, SCORES = np.ones((2, 7)), np.ones(2)
         pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 1.2), "iou_threshold: expected a number from 0 to 1, got 1.2", id="above 1"),
         pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, NAN), "iou_threshold: expected a number .*got nan", id="NaN"),
         pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, -1), "max_out: expected an integer .*got -1", id="max_out"),
-        pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, group=np.ones(3, int)), r"group: expected shape \(2,\), got \(3,\)", id="group"),
-        pytest.param(lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, group=np.ones(2)), "group: expected dtype .*got float64", id="group dtype"),
-        pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES), "expected one of radius and squared_radius, got None and None", id="no radius"),
+        pytest.param(
+            lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, group=np.ones(3, int)), r"group: expected shape \(2,\), got \(3,\)", id="group"
+        ),
+        pytest.param(
+            lambda: cuda_ops.nms_bev(BOXES, SCORES, 0.2, group=np.ones(2)), "group: expected dtype .*got float64", id="group dtype"
+        ),
+        pytest.param(
+            lambda: cuda_ops.nms_circle(BOXES, SCORES), "expected one of radius and squared_radius, got None and None", id="no radius"
+        ),
         pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES, 2, squared_radius=4), "expected one of .*got 2 and 4", id="two radii"),
         pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES, -1), "radius: expected a number from 0 .*got -1", id="negative"),
         pytest.param(lambda: cuda_ops.nms_circle(BOXES, SCORES, INF), "radius: expected a number from 0 .*got inf", id="infinite"),

@@ -2,7 +2,13 @@
 #include "ops.cuh"
 #include "wire.hpp"
 
+#ifdef OPS_EMULATE_CUDA  // in the place of the CPU bodies
+#include "../cpu/memory.hpp"
+NB_MODULE(_cpu, m) {
+  ops::offer_memory(m);
+#else
 NB_MODULE(_cuda, m) {
+#endif
   m.doc() = "Bodies of the operators for NVIDIA GPUs; called through cuda_ops, which checks the arguments.";
   ops::offer(m, "voxelize_mean", &ops::cuda::voxelize_mean);
   ops::offer(m, "voxelize_hard", &ops::cuda::voxelize_hard);

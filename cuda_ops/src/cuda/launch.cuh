@@ -1,7 +1,19 @@
 // Launching, memory and errors of the CUDA bodies. Everything is queued on the caller's stream; nothing here waits for the device.
 #pragma once
 
+#ifdef OPS_EMULATE_CUDA
+#include "emulation/emulation.hpp"
+#else
 #include <cuda_runtime.h>
+
+// As macros, because a C++ compiler knows no <<< >>>.
+#define OPS_LAUNCH(kernel, blocks, threads, shared, stream, ...)       \
+  do {                                                                 \
+    kernel<<<(blocks), (threads), (shared), (stream)>>>(__VA_ARGS__);  \
+    OPS_CHECK(cudaGetLastError());                                     \
+  } while (false)
+#define OPS_DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#endif
 
 #include <algorithm>
 #include <cstdint>
@@ -33,8 +45,11 @@ __global__ void for_each_kernel(int64_t count, Functor functor) {
 template <class Functor>
 void for_each(int64_t count, cudaStream_t stream, Functor functor) {
   if (count <= 0) return;
-  for_each_kernel<<<blocks_for(count), kThreads, 0, stream>>>(count, functor);
-  OPS_CHECK(cudaGetLastError());
+#ifdef OPS_EMULATE_CUDA  // no thread waits for another here: a loop will do
+  for (int64_t i = count; i-- > 0;) functor(i);
+  return;
+#endif
+  OPS_LAUNCH(for_each_kernel, blocks_for(count), kThreads, 0, stream, count, functor);
 }
 
 /// Memory of the device for one call, in stream order: free when the work queued before the destructor is done. CUDA graphs can hold it.

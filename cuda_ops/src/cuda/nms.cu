@@ -103,7 +103,7 @@ __global__ void drop_bits_kernel(Items items, const int32_t* number, int64_t fir
 __global__ void keep_best_kernel(const uint64_t* bits, const int32_t* begins, const int32_t* num_groups, const int32_t* rank_at,
                                  const uint64_t* score_keys, int64_t first, int64_t last, int64_t words, int64_t max_out,
                                  uint64_t* dropped, int64_t* num_kept_of_group, int32_t* is_kept) {
-  extern __shared__ uint64_t gone[];  // of the words of this group
+  OPS_DYNAMIC_SHARED(uint64_t, gone);  // of the words of this group
   __shared__ uint64_t diagonal[64], kept_bits;
   __shared__ int64_t num_kept;
   for (int32_t group = blockIdx.x; group < *num_groups; group += gridDim.x) {
@@ -186,13 +186,11 @@ void keep_best(int64_t count, const double* scores, const int64_t* group, int64_
   for (int64_t first = 0; first < count; first += kRowsOfPiece) {
     const int64_t last = std::min(first + kRowsOfPiece, count);
     const dim3 tiles(static_cast<unsigned>(words), static_cast<unsigned>((last - first + 63) / 64));
-    drop_bits_kernel<<<tiles, 64, 0, stream>>>(items, number.get(), first, last, count, words, bits.get());
-    OPS_CHECK(cudaGetLastError());
+    OPS_LAUNCH(drop_bits_kernel, tiles, 64, 0, stream, items, number.get(), first, last, count, words, bits.get());
     const unsigned blocks = static_cast<unsigned>(group ? std::min<int64_t>(count, 1024) : 1);
-    keep_best_kernel<<<blocks, kThreads, sizeof(uint64_t) * static_cast<size_t>(words), stream>>>(
-        bits.get(), begins.get(), num_groups.get(), rank_at.get(), score_keys.get(), first, last, words, max_out, dropped.get(),
-        num_kept_of_group.get(), is_kept.get());
-    OPS_CHECK(cudaGetLastError());
+    OPS_LAUNCH(keep_best_kernel, blocks, kThreads, sizeof(uint64_t) * static_cast<size_t>(words), stream, bits.get(), begins.get(),
+               num_groups.get(), rank_at.get(), score_keys.get(), first, last, words, max_out, dropped.get(), num_kept_of_group.get(),
+               is_kept.get());
   }
   inclusive_sum(is_kept.get(), number.get(), count, stream);
   for_each(count, stream, WriteKept{is_kept.get(), number.get(), by_score.get(), count, keep, num_kept});

@@ -1,7 +1,11 @@
 // The operators' CUDA bodies, as they are offered to Python: the arguments of the CPU bodies (src/cpu/ops.hpp), with the stream last.
 #pragma once
 
+#ifdef OPS_EMULATE_CUDA
+#include "emulation/emulation.hpp"
+#else
 #include <cuda_runtime_api.h>
+#endif
 
 #include <cstdint>
 

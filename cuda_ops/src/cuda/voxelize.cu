@@ -73,8 +73,8 @@ struct SortedPoints {
     if (count == 0) return;
     DeviceBuffer<Key> unsorted(count, stream);
     DeviceBuffer<int32_t> indices(count, stream);  // afterwards the marks of heads
-    keys_kernel<<<blocks_for(count), kThreads, 0, stream>>>(grid, points, count, columns, batch, unsorted.get(), indices.get(), counters);
-    OPS_CHECK(cudaGetLastError());
+    OPS_LAUNCH(keys_kernel, blocks_for(count), kThreads, 0, stream, grid, points, count, columns, batch, unsorted.get(), indices.get(),
+               counters);
     sort_pairs(unsorted.get(), keys.get(), indices.get(), order.get(), count, bits_of(static_cast<uint64_t>(grid.cells())), stream);
     for_each(count, stream, MarkHeads<Key>{keys.get(), nothing, indices.get()});
     inclusive_sum(indices.get(), rank.get(), count, stream);
@@ -244,9 +244,8 @@ void hard(const VoxelGrid& grid, const float* points, int64_t count, int64_t col
   for_each(count, stream, MarkOpeners{num_voxels, sorted.order.get(), sorted.begins.get(), opens.get()});
   inclusive_sum(opens.get(), appearance.get(), count, stream);
   for_each(count, stream, WriteOrderOfVoxels{num_voxels, sorted.order.get(), sorted.begins.get(), appearance.get(), voxel_at.get()});
-  count_hard_kernel<<<blocks_for(count), kThreads, 0, stream>>>(num_voxels, sorted.begins.get(), voxel_at.get(), max_points, max_voxels,
-                                                               count, counters);
-  OPS_CHECK(cudaGetLastError());
+  OPS_LAUNCH(count_hard_kernel, blocks_for(count), kThreads, 0, stream, num_voxels, sorted.begins.get(), voxel_at.get(), max_points,
+             max_voxels, count, counters);
   for_each(std::min(count, max_voxels) * max_points * columns, stream,
            FillVoxels<Key>{grid, points, columns, max_points, sorted.keys.get(), sorted.order.get(), sorted.begins.get(), voxel_at.get(),
                            counters, static_cast<int32_t>(coord_columns), voxels, coords, counts});
