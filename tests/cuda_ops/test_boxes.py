@@ -64,6 +64,11 @@ def test_iou_by_hand(a, b, iou):
         assert pair_iou(a, b) == iou
 
 
+@pytest.mark.parametrize("yaw", [1e6, -3e9, 1e17, -1e300])
+def test_yaw_of_any_size_is_taken_modulo_a_turn(yaw):
+    assert pair_iou([0, 0, 4, 2, yaw], [1, 0, 4, 2, np.fmod(yaw, 2 * np.pi)]) == pair_iou([0, 0, 4, 2, yaw], [1, 0, 4, 2, yaw]) > 0.3
+
+
 @pytest.mark.parametrize("column", range(5))
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_box_that_is_not_finite_overlaps_nothing(column, value):
