@@ -39,7 +39,7 @@ def threads():
 
 
 @pytest.mark.parametrize(
-    "a, b, iou",
+    ("a", "b", "iou"),
     [
         pytest.param([0, 0, 4, 2, 0], [1, 0, 4, 2, 0], 6 / 10, id="shifted by a quarter of its length"),
         pytest.param([0, 0, 4, 2, 0.7], [0, 0, 4, 2, 0.7], 1.0, id="identical"),
@@ -62,6 +62,11 @@ def test_iou_by_hand(a, b, iou):
     assert pair_iou(a, b) == pair_iou(b, a) == pytest.approx(iou, abs=1e-8 if abs(b[4]) > 1e5 else 1e-14)  # such a yaw is rounded to 4e-9
     if iou in (0.0, 1.0) and abs(b[4]) < 1e5:
         assert pair_iou(a, b) == iou
+
+
+@pytest.mark.parametrize("yaw", [1e6, -3e9, 1e17, -1e300])
+def test_yaw_of_any_size_is_taken_modulo_a_turn(yaw):
+    assert pair_iou([0, 0, 4, 2, yaw], [1, 0, 4, 2, np.fmod(yaw, 2 * np.pi)]) == pair_iou([0, 0, 4, 2, yaw], [1, 0, 4, 2, yaw]) > 0.3
 
 
 @pytest.mark.parametrize("column", range(5))
@@ -133,7 +138,7 @@ def test_iou_of_five_and_seven_columns_agree():
 
 
 @pytest.mark.parametrize(
-    "z, height, iou",
+    ("z", "height", "iou"),
     [
         pytest.param(0, 2, 1.0, id="identical"),
         pytest.param(1, 2, 1 / 3, id="half a height up"),
@@ -295,35 +300,20 @@ def test_one_and_eight_threads_are_equal(threads):
         np.testing.assert_array_equal(one, eight)
 
 
+ONE, POINTS = np.ones((1, 7)), np.zeros((2, 3), np.float32)
+
+
 @pytest.mark.parametrize(
-    "call, message",
+    ("call", "message"),
     [
-        pytest.param(lambda: cuda_ops.iou_bev(np.zeros((2, 6)), np.zeros((2, 7))), r"boxes_a: expected shape .*got \(2, 6\)", id="columns"),
-        pytest.param(lambda: cuda_ops.iou_bev(np.zeros((2, 7)), np.zeros(7)), r"boxes_b: expected shape .*got \(7,\)", id="one row"),
-        pytest.param(
-            lambda: cuda_ops.iou_3d(np.zeros((2, 5)), np.zeros((2, 7))), r"boxes_a: expected shape .*got \(2, 5\)", id="no height"
-        ),
-        pytest.param(
-            lambda: cuda_ops.iou_bev(np.zeros((2, 7), int), np.zeros((2, 7))), "expected dtype float64 or float32, got int64", id="ints"
-        ),
-        pytest.param(
-            lambda: cuda_ops.points_in_boxes(np.zeros((2, 3)), np.zeros((2, 7))),
-            "points: expected dtype float32, got float64",
-            id="points dtype",
-        ),
-        pytest.param(
-            lambda: cuda_ops.points_in_boxes(np.zeros((2, 2), np.float32), np.zeros((2, 7))),
-            r"points: expected .*got shape \(2, 2\)",
-            id="x, y only",
-        ),
-        pytest.param(
-            lambda: cuda_ops.points_in_boxes(np.zeros((2, 3), np.float32), np.zeros((2, 5))),
-            r"boxes: expected .*got \(2, 5\)",
-            id="boxes flat",
-        ),
-        pytest.param(
-            lambda: cuda_ops.iou_bev(torch.zeros(2, 7), np.zeros((2, 7))), "boxes_b: expected a torch tensor .*got ndarray", id="mixed"
-        ),
+        pytest.param(lambda: cuda_ops.iou_bev(np.zeros((2, 6)), ONE), r"boxes_a: expected shape .*got \(2, 6\)", id="columns"),
+        pytest.param(lambda: cuda_ops.iou_bev(ONE, np.zeros(7)), r"boxes_b: expected shape .*got \(7,\)", id="one row"),
+        pytest.param(lambda: cuda_ops.iou_3d(np.zeros((2, 5)), ONE), r"boxes_a: expected shape .*got \(2, 5\)", id="no height"),
+        pytest.param(lambda: cuda_ops.iou_bev(ONE.astype(int), ONE), "boxes_a: expected dtype .*got int64", id="integers"),
+        pytest.param(lambda: cuda_ops.points_in_boxes(np.zeros((2, 3)), ONE), "points: expected dtype .*got float64", id="points, dtype"),
+        pytest.param(lambda: cuda_ops.points_in_boxes(POINTS[:, :2], ONE), r"points: expected .*got shape \(2, 2\)", id="x, y only"),
+        pytest.param(lambda: cuda_ops.points_in_boxes(POINTS, ONE[:, :5]), r"boxes: expected .*got \(1, 5\)", id="boxes without z"),
+        pytest.param(lambda: cuda_ops.iou_bev(torch.zeros(2, 7), ONE), "boxes_b: expected a torch tensor .*got ndarray", id="mixed"),
     ],
 )
 def test_errors_say_expected_and_got(call, message):

@@ -1,6 +1,8 @@
 // Overlaps of boxes and points in boxes on the CPU: a cheap filter over everything, the exact arithmetic for what passes it.
 #include "boxes.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "ops.hpp"
@@ -63,9 +65,12 @@ class BoxesByCell {
     }
     if (ranges.empty()) low_x = low_y = 0, high_x = high_y = -1;  // every point lies outside
     low_x_ = low_x, high_x_ = high_x, low_y_ = low_y, high_y_ = high_y;
+    set_axes(ranges);
     // As fine as it may be without long lists of large boxes.
     const int64_t most = 32 * count + kCells * kCells;
-    for (width_ = kCells; set_axes(), width_ > 1 && entries(ranges) > most; width_ /= 2) {
+    for (width_ = kCells; width_ > 1 && entries(ranges) > most;) {
+      width_ /= 2;
+      for (SearchAxis* axis : {&x_, &y_}) axis->cells_per_metre /= 2, axis->last = static_cast<double>(width_ - 1);
     }
     begin_.assign(static_cast<std::size_t>(width_ * width_ + 1), 0);
     for_cells(ranges, [&](int64_t cell, int32_t) { ++begin_[static_cast<std::size_t>(cell + 1)]; });
@@ -90,11 +95,20 @@ class BoxesByCell {
     double low_x, high_x, low_y, high_y;
   };
 
-  void set_axes() {
-    const auto axis = [&](double low, double high) {
-      return SearchAxis{low, high > low ? static_cast<double>(width_) / (high - low) : 0, static_cast<double>(width_ - 1)};
+  /// Cells where most boxes are: a box far away or of kilometres must not make them coarse. What lies beyond belongs to the border cells.
+  void set_axes(const std::vector<Range>& ranges) {
+    const auto axis = [&](double Range::*low_of, double Range::*high_of) {
+      std::vector<double> lows, highs;
+      for (const Range& r : ranges) lows.push_back(r.*low_of), highs.push_back(r.*high_of);
+      if (ranges.empty()) return SearchAxis{0, 0, kCells - 1};
+      std::sort(lows.begin(), lows.end());
+      std::sort(highs.begin(), highs.end());
+      const std::size_t count = ranges.size(), tenth = count / 10;
+      const double most = highs[count - 1 - tenth] - lows[tenth];
+      const double low = std::max(lows[0], lows[tenth] - most / 2), high = std::min(highs[count - 1], highs[count - 1 - tenth] + most / 2);
+      return SearchAxis{low, high > low ? static_cast<double>(kCells) / (high - low) : 0, kCells - 1};
     };
-    x_ = axis(low_x_, high_x_), y_ = axis(low_y_, high_y_);
+    x_ = axis(&Range::low_x, &Range::high_x), y_ = axis(&Range::low_y, &Range::high_y);
   }
 
   int64_t entries(const std::vector<Range>& ranges) const {
@@ -113,7 +127,7 @@ class BoxesByCell {
   }
 
   double low_x_, high_x_, low_y_, high_y_;
-  int64_t width_ = 1;
+  int64_t width_ = kCells;
   SearchAxis x_{}, y_{};
   std::vector<int32_t> begin_, boxes_;
 };
