@@ -7,13 +7,19 @@ same in every run. `cuda_ops.reference` has the same functions in plain NumPy, s
 from cuda_ops.boxes import PointsInBoxes, iou_3d, iou_bev, points_in_boxes
 from cuda_ops.grid import Grid
 from cuda_ops.nms import nms_bev, nms_circle
+from cuda_ops.primitives import Kind, Primitives
+from cuda_ops.rays import Hits, cast_rays
 from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
 
 __all__ = [
     "Grid",
     "HardVoxels",
+    "Hits",
+    "Kind",
     "MeanVoxels",
     "PointsInBoxes",
+    "Primitives",
+    "cast_rays",
     "iou_3d",
     "iou_bev",
     "nms_bev",

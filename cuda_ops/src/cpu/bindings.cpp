@@ -13,4 +13,5 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "points_in_boxes", &ops::cpu::points_in_boxes);
   ops::offer(m, "nms_bev", &ops::cpu::nms_bev);
   ops::offer(m, "nms_circle", &ops::cpu::nms_circle);
+  ops::offer(m, "cast_rays", &ops::cpu::cast_rays);
 }
