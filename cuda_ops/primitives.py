@@ -180,7 +180,7 @@ def _table(kind: Kind, count: int, heights: Any = (), **given: Any) -> Primitive
     for name, (tail, dtype) in _COLUMNS.items():
         value = np.asarray(int(kind) if name == "kind" else _to_numpy(given.get(name, 0)))
         try:
-            columns[name] = np.ascontiguousarray(np.broadcast_to(value, (count, *tail)), dtype)
+            columns[name] = np.array(np.broadcast_to(value, (count, *tail)), dtype)
         except ValueError:
             raise ValueError(f"Primitives.{name}: expected shape {(count, *tail)} or {tail or 'a number'}, got {value.shape}") from None
     return Primitives(**columns, heights=np.asarray(heights, np.float32))
@@ -194,17 +194,25 @@ def _expect_shapes(kind: np.ndarray, heights: np.ndarray, **columns: np.ndarray)
     """Raise ValueError for the first row that is no shape."""
     chance, extinction, field = columns["pass_chance"], columns["extinction"], columns["field"]
     has_size, is_field = np.isin(kind, _TURNED), kind == Kind.HEIGHT_FIELD
-    first, rows, width = field.astype(object).T if len(field) < 1 else field.T
+    first, rows, width = field.T
     num_heights = np.where((rows >= 2) & (width >= 2) & (rows < 2**30) & (width < 2**30), rows * width, 2**62)
     rules = [
         ("kind", "0 to 6, see cuda_ops.Kind", kind, np.isin(kind, list(Kind))),
-        *[(name, "finite numbers", columns[name], _all(np.isfinite(columns[name]))) for name in ("center", "size", "yaw", "taper", "normal")],
+        *[
+            (name, "finite numbers", columns[name], _all(np.isfinite(columns[name])))
+            for name in ("center", "size", "yaw", "taper", "normal")
+        ],
         ("size", "length, width and height above 0", columns["size"], ~has_size | _all(columns["size"] > 0)),
         ("size", "metres between columns and rows above 0", columns["size"], ~is_field | _all(columns["size"][:, :2] > 0)),
         ("normal", "a normal that is not 0", columns["normal"], (kind != Kind.PLANE) | ~_all(columns["normal"] == 0)),
         ("pass_chance", "0 to 1", chance, (chance >= 0) & (chance <= 1)),
         ("extinction", "a finite number, 0 or more", extinction, (extinction >= 0) & np.isfinite(extinction)),
-        ("field", f"begin, rows, columns within {len(heights)} heights", field, ~is_field | ((first >= 0) & (first + num_heights <= len(heights)))),
+        (
+            "field",
+            f"begin, rows, columns within {len(heights)} heights",
+            field,
+            ~is_field | ((first >= 0) & (first + num_heights <= len(heights))),
+        ),
     ]
     for name, expected, values, is_good in rules:
         if not np.all(is_good):
@@ -215,4 +223,4 @@ def _expect_shapes(kind: np.ndarray, heights: np.ndarray, **columns: np.ndarray)
 
 
 def _all(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), -1).all(axis=1)
+    return values if values.ndim == 1 else values.all(axis=1)

@@ -5,6 +5,8 @@ import numpy as np
 
 from cuda_ops.boxes import PointsInBoxes
 from cuda_ops.grid import Grid
+from cuda_ops.primitives import Kind, Primitives
+from cuda_ops.rays import Hits
 from cuda_ops.voxelize import HardVoxels, MeanVoxels
 
 
@@ -195,3 +197,121 @@ def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> PointsInBoxes:
         index[is_inside] = b
         count[b] = is_inside.sum()
     return PointsInBoxes(index, count)
+
+
+def cast_rays(
+    origins: np.ndarray, directions: np.ndarray, primitives: Primitives, *, seed: int = 0, min_range: float = 0.0, max_range: float = np.inf
+) -> Hits:
+    """Every ray against every primitive, without a search: half spaces, the quadratic formula, all triangles of a height field."""
+    num_rays = len(origins)
+    best, normals, index = np.full(num_rays, np.inf, np.float32), np.zeros((num_rays, 3), np.float32), np.full(num_rays, -1, np.int32)
+    low, high = np.float32(min_range), np.float32(max_range)
+    with np.errstate(all="ignore"):
+        ways = directions.astype(np.float64) / np.linalg.norm(directions.astype(np.float64), axis=1, keepdims=True)
+        for i in range(num_rays):
+            if not (np.isfinite(origins[i]).all() and np.isfinite(ways[i]).all()):
+                continue
+            for j in range(len(primitives)):
+                distance, normal = _distance_to(primitives, j, origins[i].astype(np.float64), ways[i], float(low), (seed, i))
+                rounded = np.float32(distance)
+                if not (low <= rounded <= high and rounded < best[i]) or _chance(seed, i, j, 1) < primitives.pass_chance[j]:
+                    continue
+                facing = normal if normal @ ways[i] <= 0 else -normal
+                best[i], index[i], normals[i] = rounded, j, facing
+    return Hits(best, normals, index)
+
+
+def _distance_to(
+    table: Primitives, j: int, origin: np.ndarray, way: np.ndarray, min_range: float, draw: tuple[int, int]
+) -> tuple[float, np.ndarray]:
+    """How far a ray gets to row j of `table`, inf where it misses it, and the normal there."""
+    kind, yaw = Kind(table.kind[j]), float(table.yaw[j])
+    nothing = np.inf, np.zeros(3)
+    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])  # its own axes into the world's
+    o, d = turn.T @ (origin - table.center[j]), turn.T @ way
+    if kind == Kind.PLANE:
+        normal = table.normal[j].astype(np.float64)
+        normal /= np.linalg.norm(normal)
+        return (normal @ (table.center[j] - origin)) / (normal @ way), normal
+    if kind == Kind.HEIGHT_FIELD:
+        distance, normal = _distance_to_triangles(_triangles(table, j), o, d, min_range)
+        return distance, turn @ normal
+    half = table.size[j].astype(np.float64) / 2
+    if kind in (Kind.BOX, Kind.BOX_VOLUME):
+        (a, b, c), (front, rear, side) = half, table.taper[j].astype(np.float64)
+        across = np.array([[0, 0, 1], [0, 0, -1], [1, 0, front], [-1, 0, rear], [0, 1, side], [0, -1, side]])  # inside: across @ p <= limit
+        pieces = [_inside_faces(across, np.array([c, c, a - front * c, a - rear * c, b - side * c, b - side * c]), o, d)]
+    elif kind == Kind.CYLINDER:
+        ends = _inside_faces(np.array([[0, 0, 1.0], [0, 0, -1]]), half[[2, 2]], o, d)
+        pieces = [ends, _inside_round(np.array([half[0], half[1], np.inf]), o, d)]
+    else:
+        pieces = [_inside_round(half, o, d)]
+    enter, normal = max(((piece[0], piece[2]) for piece in pieces), key=lambda pair: pair[0])
+    leave = min(piece[1] for piece in pieces)
+    if not enter <= leave:
+        return nothing
+    if kind in (Kind.BOX_VOLUME, Kind.ELLIPSOID_VOLUME):
+        distance = max(enter, min_range) - np.log(_chance(*draw, j, 2)) / np.float64(table.extinction[j])
+        return (distance, np.zeros(3)) if distance <= leave else nothing
+    return enter, turn @ (normal / np.linalg.norm(normal))
+
+
+def _inside_faces(across: np.ndarray, limit: np.ndarray, o: np.ndarray, d: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Where a ray enters and leaves the points p with across @ p <= limit, and the normal of the face it enters by."""
+    gap, speed = limit - across @ o, across @ d
+    if ((speed == 0) & (gap < 0)).any():
+        return np.inf, -np.inf, across[0]
+    t = gap / speed
+    enter = np.where(speed < 0, t, -np.inf)
+    return enter.max(), np.where(speed > 0, t, np.inf).min(), across[int(enter.argmax())]
+
+
+def _inside_round(half: np.ndarray, o: np.ndarray, d: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """The same for a quadric of the given half axes (inf: a cylinder along that axis)."""
+    e, w = o / half, d / half
+    a, b, c = w @ w, e @ w, e @ e - 1
+    if a == 0:
+        return (-np.inf, np.inf, d) if c <= 0 else (np.inf, -np.inf, d)
+    if b * b - a * c < 0:
+        return np.inf, -np.inf, d
+    enter, leave = (-b - np.sqrt(b * b - a * c)) / a, (-b + np.sqrt(b * b - a * c)) / a
+    return enter, leave, (e + enter * w) / half
+
+
+def _triangles(table: Primitives, j: int) -> np.ndarray:
+    """(T, 3, 3) corners of a height field in its own axes."""
+    first, rows, columns = (int(n) for n in table.field[j])
+    v, u = np.mgrid[:rows, :columns]
+    z = table.heights[first : first + rows * columns].reshape(rows, columns)
+    points = np.stack([u * np.float64(table.size[j, 0]), v * np.float64(table.size[j, 1]), z], axis=-1)
+    p00, p10, p01, p11 = points[:-1, :-1], points[:-1, 1:], points[1:, :-1], points[1:, 1:]
+    return np.stack([np.stack([p00, p10, p11], axis=2), np.stack([p00, p11, p01], axis=2)], axis=2).reshape(-1, 3, 3)
+
+
+def _distance_to_triangles(corners: np.ndarray, o: np.ndarray, d: np.ndarray, min_range: float) -> tuple[float, np.ndarray]:
+    """Moeller and Trumbore's test, all triangles at once."""
+    along, up = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    p, s = np.cross(d, up), o - corners[:, 0]
+    q = np.cross(s, along)
+    scale = 1 / (along * p).sum(axis=1)
+    u, v, t = (s * p).sum(axis=1) * scale, q @ d * scale, (up * q).sum(axis=1) * scale
+    edge = 1e-9  # an edge belongs to both triangles
+    t = np.where((u >= -edge) & (v >= -edge) & (u + v <= 1 + edge) & (t >= min_range), t, np.inf)
+    first = int(t.argmin())
+    normal = np.cross(along[first], up[first])
+    return float(t[first]), normal / np.linalg.norm(normal)
+
+
+def _mix(x: int) -> int:
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) % 2**64
+    return x ^ (x >> 31)
+
+
+def _chance(seed: int, ray: int, primitive: int, stream: int) -> float:
+    """Even in (0, 1): 1 whether the ray passes the primitive, 2 its free path there."""
+    step = 0x9E3779B97F4A7C15
+    bits = _mix((seed + step) % 2**64)
+    bits = _mix((bits + ray * step) % 2**64)
+    bits = _mix((bits + (4 * primitive + stream) * step) % 2**64)
+    return ((bits >> 12) + 0.5) / 2**52

@@ -64,7 +64,9 @@ def _fake_points_in_boxes(points, boxes):
     return points.new_empty((points.shape[0],), dtype=torch.int32), points.new_empty((boxes.shape[0],), dtype=torch.int32)
 
 
-def _fake_rays(origins, directions, kind, center, size, yaw, taper, normal, pass_chance, extinction, field, heights, seed, min_range, max_range):
+def _fake_rays(
+    origins, directions, kind, center, size, yaw, taper, normal, pass_chance, extinction, field, heights, seed, min_range, max_range
+):
     count = origins.shape[0]
     return origins.new_empty((count,)), origins.new_empty((count, 3)), origins.new_empty((count,), dtype=torch.int32)
 
@@ -91,8 +93,8 @@ OPERATORS = {
     "nms_circle": Operator(f"(Tensor centers, Tensor scores, float squared_radius, {_NMS}", nms._nms_circle, _fake_circle),
     "points_in_boxes": Operator("(Tensor points, Tensor boxes) -> (Tensor, Tensor)", boxes._points_in_boxes, _fake_points_in_boxes),
     "cast_rays": Operator(
-        "(Tensor origins, Tensor directions, Tensor kind, Tensor center, Tensor size, Tensor yaw, Tensor taper, Tensor normal, Tensor pass_chance,"
-        " Tensor extinction, Tensor field, Tensor heights, int seed, float min_range, float max_range) -> (Tensor, Tensor, Tensor)",
+        "(Tensor origins, Tensor directions, Tensor kind, Tensor center, Tensor size, Tensor yaw, Tensor taper, Tensor normal,"
+        " Tensor pass_chance, Tensor extinction, Tensor field, Tensor heights, int seed, float min_range, float max_range) -> (Tensor, Tensor, Tensor)",
         rays._cast_rays,
         _fake_rays,
     ),
