@@ -1,12 +1,13 @@
 """Simple shapes that rays are cast against: a table with one row a shape."""
 
+import sys
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
-from cuda_ops.arrays import expect_rows, is_tensor, space_of
+from cuda_ops.arrays import NumpySpace, expect_rows, is_tensor, space_of
 
 
 class Kind(IntEnum):
@@ -141,9 +142,9 @@ class Primitives:
     def concatenate(*parts: "Primitives") -> "Primitives":
         """All rows of all parts in their order; without parts an empty table. The parts are all NumPy or all on one device."""
         if not parts:
-            return Primitives(*[np.zeros((0, *tail), dtype) for tail, dtype in _COLUMNS.values()], np.zeros(0, np.float32))
+            return _table(Kind.BOX, 0)
         space = space_of("Primitives.concatenate", **{f"part {i}": part.kind for i, part in enumerate(parts)})
-        join = np.concatenate if not is_tensor(parts[0].kind) else __import__("torch").cat
+        join = np.concatenate if isinstance(space, NumpySpace) else sys.modules["torch"].cat
         first = np.cumsum([0, *[len(part.heights) for part in parts]])
         shifted = []
         for part, shift in zip(parts, first, strict=False):
@@ -223,4 +224,4 @@ def _expect_shapes(kind: np.ndarray, heights: np.ndarray, **columns: np.ndarray)
 
 
 def _all(values: np.ndarray) -> np.ndarray:
-    return values if values.ndim == 1 else values.all(axis=1)
+    return np.atleast_1d(values if values.ndim == 1 else values.all(axis=1))

@@ -263,7 +263,7 @@ def _inside_faces(across: np.ndarray, limit: np.ndarray, o: np.ndarray, d: np.nd
         return np.inf, -np.inf, across[0]
     t = gap / speed
     enter = np.where(speed < 0, t, -np.inf)
-    return enter.max(), np.where(speed > 0, t, np.inf).min(), across[int(enter.argmax())]
+    return float(enter.max()), float(np.where(speed > 0, t, np.inf).min()), across[int(enter.argmax())]
 
 
 def _inside_round(half: np.ndarray, o: np.ndarray, d: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -275,7 +275,7 @@ def _inside_round(half: np.ndarray, o: np.ndarray, d: np.ndarray) -> tuple[float
     if b * b - a * c < 0:
         return np.inf, -np.inf, d
     enter, leave = (-b - np.sqrt(b * b - a * c)) / a, (-b + np.sqrt(b * b - a * c)) / a
-    return enter, leave, (e + enter * w) / half
+    return float(enter), float(leave), (e + enter * w) / half
 
 
 def _triangles(table: Primitives, j: int) -> np.ndarray:

@@ -94,7 +94,8 @@ OPERATORS = {
     "points_in_boxes": Operator("(Tensor points, Tensor boxes) -> (Tensor, Tensor)", boxes._points_in_boxes, _fake_points_in_boxes),
     "cast_rays": Operator(
         "(Tensor origins, Tensor directions, Tensor kind, Tensor center, Tensor size, Tensor yaw, Tensor taper, Tensor normal,"
-        " Tensor pass_chance, Tensor extinction, Tensor field, Tensor heights, int seed, float min_range, float max_range) -> (Tensor, Tensor, Tensor)",
+        " Tensor pass_chance, Tensor extinction, Tensor field, Tensor heights, int seed, float min_range, float max_range)"
+        " -> (Tensor, Tensor, Tensor)",
         rays._cast_rays,
         _fake_rays,
     ),

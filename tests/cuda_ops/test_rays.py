@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cuda_ops
 from cuda_ops import Kind, Primitives, cast_rays, rays, reference
 
 torch = pytest.importorskip("torch")
 
-X, Z = np.float32([[1, 0, 0]]), np.float32([[0, 0, 1]])
+X = np.float32([[1, 0, 0]])
 ZERO = np.zeros((1, 3), np.float32)
 
 
@@ -181,7 +180,7 @@ def test_the_lower_primitive_wins_ties(order):
 def test_directions_of_any_length():
     origins, directions = random_rays(0, 200)
     unit = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
-    long, short = cast_rays(origins, directions * 2**20, scene(0)), cast_rays(origins, unit, scene(0))
+    long, short = cast_rays(origins, directions * np.float32(2**20), scene(0)), cast_rays(origins, unit, scene(0))
     assert (long.primitive == short.primitive).mean() > 0.98  # unit vectors are rounded, so edges may move
     is_same = long.primitive == short.primitive
     np.testing.assert_allclose(long.distance[is_same], short.distance[is_same], rtol=1e-4)
@@ -194,6 +193,13 @@ def test_rays_that_are_none():
     assert (hits.primitive == -1).all()
     assert np.isinf(hits.distance).all()
     assert not hits.normal.any()
+
+
+def test_rays_from_the_end_of_the_world_come_to_an_end():
+    origins = np.float32([[-1e30, 1e30, 1e29], [1e38, 0, 0], [-3e7, 0, 50]])
+    directions = np.float32([[1, -1, -0.1], [-1, 1e-9, 0], [3e7, 0.0, -50]])
+    hits = cast_rays(origins, directions, Primitives.concatenate(scene(0), BOX))
+    assert np.isfinite(hits.normal).all()
 
 
 def test_empty():
@@ -299,8 +305,9 @@ def test_moving_and_turning_the_world_keeps_the_hits(seed):
     columns = {name: getattr(primitives, name) for name in Primitives.__dataclass_fields__}
     columns["center"], columns["normal"] = moved(primitives.center, shift), moved(primitives.normal, 0)
     columns["yaw"] = (primitives.yaw + yaw).astype(np.float32)
-    one = cast_rays(origins, directions, primitives, seed=seed)
-    other = cast_rays(moved(origins, shift), moved(directions, 0), Primitives(**columns), seed=seed)
+    options = {"seed": seed, "max_range": 1e3}  # rays along a plane may meet it at the end of the world
+    one = cast_rays(origins, directions, primitives, **options)
+    other = cast_rays(moved(origins, shift), moved(directions, 0), Primitives(**columns), **options)
     is_same = one.primitive == other.primitive
     assert is_same.mean() >= 0.95  # float32 coordinates: a ray that grazes an edge may miss it
     is_same &= np.abs((one.normal * directions).sum(axis=1)) > 0.05 * np.linalg.norm(directions, axis=1)
@@ -436,24 +443,6 @@ def test_tensors_give_tensors_with_the_same_bits():
     assert_same(tensors, cast_rays(origins, directions, primitives, seed=1))
 
 
-def test_constructors_keep_to_tensors():
-    rows = torch.tensor([[10, 0, 0, 2, 2, 2, 0.0]])
-    table = Primitives.concatenate(
-        Primitives.boxes(rows),
-        Primitives.cylinders(rows[:, :3], torch.ones(1), 2),
-        Primitives.height_field(torch.zeros(2, 2), (0, 0, 0), 1),
-    )
-    assert all(isinstance(getattr(table, name), torch.Tensor) for name in Primitives.__dataclass_fields__)
-    assert repr(table) == "Primitives(1 box, 1 cylinder, 1 height_field)"
-
-
-def test_concatenate_keeps_every_height_field():
-    fields = [Primitives.height_field(np.full((2, 3), z), (0, 0, 0), 1) for z in (1.0, 2.0, 3.0)]
-    table = Primitives.concatenate(BOX, fields[0], Primitives.concatenate(fields[1], BOX, fields[2]))
-    down = cast_rays(np.float32([[0.5, 0.5, 10]]), -Z, table)
-    assert (down.distance[0], down.primitive[0]) == (7, 4)
-
-
 def test_arrays_that_are_not_contiguous():
     origins, directions = random_rays(4, 300)
     assert_same(cast_rays(origins[::2], directions[::2], scene(4)), cast_rays(origins[::2].copy(), directions[::2].copy(), scene(4)))
@@ -472,9 +461,6 @@ def test_rows_that_no_check_has_seen_hit_nothing():
     assert primitive.tolist() == [-1]
 
 
-ROW = np.float32([[0, 0, 0, 1, 1, 1, 0]])
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -489,7 +475,7 @@ ROW = np.float32([[0, 0, 0, 1, 1, 1, 0]])
             r"directions: expected shape \(1, 3\), got \(2, 3\)",
             id="directions",
         ),
-        pytest.param(lambda: cast_rays(ZERO, X, ROW), "primitives: expected cuda_ops.Primitives, got ndarray", id="primitives"),
+        pytest.param(lambda: cast_rays(ZERO, X, ZERO), "primitives: expected cuda_ops.Primitives, got ndarray", id="primitives"),
         pytest.param(
             lambda: cast_rays(torch.zeros(1, 3), torch.zeros(1, 3), BOX), "primitives: expected a torch tensor .*got ndarray", id="mixed"
         ),
@@ -500,44 +486,11 @@ ROW = np.float32([[0, 0, 0, 1, 1, 1, 0]])
         pytest.param(
             lambda: cast_rays(ZERO, X, BOX, max_range=math.nan), "expected 0 <= min_range <= max_range .*got 0.0 and nan", id="NaN range"
         ),
-        pytest.param(lambda: Primitives.boxes(ROW[:, :6]), r"boxes: expected shape \(P, 7\), got \(1, 6\)", id="boxes"),
-        pytest.param(
-            lambda: Primitives.boxes(ROW * 0), r"size: expected length, width and height above 0, got \[0.0, 0.0, 0.0\] in row 0", id="size"
-        ),
-        pytest.param(lambda: Primitives.boxes(ROW, taper=(1, 2)), r"taper: expected shape \(1, 3\) or \(3,\), got \(2,\)", id="taper"),
-        pytest.param(lambda: Primitives.boxes(ROW, pass_chance=1.5), "pass_chance: expected 0 to 1, got 1.5 in row 0", id="chance"),
-        pytest.param(lambda: Primitives.boxes(ROW * np.nan), "center: expected finite numbers, got .* in row 0", id="NaN"),
-        pytest.param(lambda: Primitives.volumes(ROW, -1), "extinction: expected .*got -1.0 in row 0", id="extinction"),
-        pytest.param(lambda: Primitives.volumes(ROW, 1, shape="cone"), "shape: expected 'ellipsoid' or 'box', got 'cone'", id="volume"),
-        pytest.param(lambda: Primitives.planes(ZERO, ZERO), "normal: expected a normal that is not 0, got .* in row 0", id="normal"),
-        pytest.param(
-            lambda: Primitives.height_field([[1, 2]], (0, 0, 0), 1), r"heights: expected at least 2 rows .*got shape \(1, 2\)", id="rows"
-        ),
-        pytest.param(
-            lambda: Primitives.height_field([[1, 2], [3, np.nan]], (0, 0, 0), 1),
-            "heights: expected finite heights, got nan",
-            id="NaN height",
-        ),
-        pytest.param(
-            lambda: Primitives.height_field(np.eye(2), (0, 0, 0), 0), "size: expected metres between columns .*got", id="cell size"
-        ),
-        pytest.param(
-            lambda: altered(field=[[0, 3, 3]]),
-            r"field: expected begin, rows, columns within 4 heights, got \[0, 3, 3\] in row 0",
-            id="field",
-        ),
-        pytest.param(lambda: altered(kind=[9]), "kind: expected 0 to 6, see cuda_ops.Kind, got 9 in row 0", id="kind"),
     ],
 )
 def test_errors_say_expected_and_got(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def altered(**columns) -> Primitives:
-    field = Primitives.height_field(np.eye(2), (0, 0, 0), 1)
-    values = {name: getattr(field, name) for name in Primitives.__dataclass_fields__}
-    return Primitives(**{**values, **{name: np.asarray(value, values[name].dtype) for name, value in columns.items()}})
 
 
 def test_opcheck():
@@ -546,7 +499,3 @@ def test_opcheck():
     cast_rays(origins, directions, primitives)
     columns = [getattr(primitives, name) for name in Primitives.__dataclass_fields__]
     torch.library.opcheck(torch.ops.cuda_ops.cast_rays.default, (origins, directions, *columns, 3, 0.0, math.inf))
-
-
-def test_it_is_listed():
-    assert {"cast_rays", "Primitives", "Kind", "Hits"} <= set(cuda_ops.__all__)

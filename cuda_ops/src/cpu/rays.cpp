@@ -94,13 +94,14 @@ class PrimitivesByCell {
   }
 
  private:
-  // A ray that runs along a border between cells, or steps over one a rounding error late.
-  static constexpr double kRoom = 1e-5;  // metres; half of it must cover |ray.z| < kFar: 1e8 * 2^-52 is 2e-8
+  static constexpr double kRoom = 1e-5;  // metres; covers the rounding of a height up to kFar
 
   struct Axis {
     double low = 0, high = 0, size = 1;
     int64_t cells = 1;
-    int64_t operator()(double x) const { return static_cast<int64_t>(smaller(larger((x - low) / size, 0.0), static_cast<double>(cells - 1))); }
+    int64_t operator()(double x) const {
+      return static_cast<int64_t>(smaller(larger((x - low) / size, 0.0), static_cast<double>(cells - 1)));
+    }
     double border(int64_t cell) const { return low + static_cast<double>(cell) * size; }
     bool holds(double from, double to) const { return from >= low && to <= high; }
   };

@@ -7,7 +7,16 @@
 namespace ops {
 
 // The numbers of `cuda_ops.Kind`.
-enum PrimitiveKind : int32_t { kBox = 0, kCylinder = 1, kEllipsoid = 2, kEllipsoidVolume = 3, kBoxVolume = 4, kPlane = 5, kHeightField = 6, kNothing = -1 };
+enum PrimitiveKind : int32_t {
+  kNothing = -1,
+  kBox = 0,
+  kCylinder = 1,
+  kEllipsoid = 2,
+  kEllipsoidVolume = 3,
+  kBoxVolume = 4,
+  kPlane = 5,
+  kHeightField = 6
+};
 
 /// The columns of `cuda_ops.Primitives`.
 struct PrimitiveTable {
@@ -120,8 +129,8 @@ OPS_HOST_DEVICE Ray make_ray(const float* origin, const float* direction) {
 /// The ray in the own axes of a primitive.
 OPS_HOST_DEVICE Ray seen_from(const Primitive& p, const Ray& ray) {
   const double x = ray.x - p.x, y = ray.y - p.y;
-  return {p.cosine * x + p.sine * y, p.cosine * y - p.sine * x, ray.z - p.z, p.cosine * ray.dx + p.sine * ray.dy, p.cosine * ray.dy - p.sine * ray.dx,
-          ray.dz, true};
+  const double dx = p.cosine * ray.dx + p.sine * ray.dy, dy = p.cosine * ray.dy - p.sine * ray.dx;
+  return {p.cosine * x + p.sine * y, p.cosine * y - p.sine * x, ray.z - p.z, dx, dy, ray.dz, true};
 }
 
 /// The stretch of a ray inside of a convex shape; both ends belong to it.
@@ -206,18 +215,20 @@ OPS_HOST_DEVICE Slope surface_at(const Primitive& p, double u, double v) {
   return triangle_of(p, 2 * (row * (p.columns - 1) + column) + (v - row > u - column), u, v);
 }
 
-/// Where a ray crosses the lines w = 0, 1, 2, ..., one after the other.
+/// Where a ray crosses the lines w = lowest, lowest + 1, ..., highest, one after the other.
 struct Crossings {
-  double start, speed, next;
-  OPS_HOST_DEVICE Crossings(double start_, double speed_, double t) : start(start_), speed(speed_) {
-    const double w = start + t * speed;
+  double start, speed, lowest, highest, next;
+  OPS_HOST_DEVICE Crossings(double start_, double speed_, double t, double lowest_, double highest_)
+      : start(start_), speed(speed_), lowest(lowest_), highest(highest_) {
+    // Into the field: what rounding makes of rays from very far away must still come to an end.
+    const double w = smaller(larger(start + t * speed, lowest), highest);
     next = speed > 0 ? floor(w) + 1 : ceil(w) - 1;
   }
-  OPS_HOST_DEVICE double t() const { return speed == 0 ? HUGE_VAL : (next - start) / speed; }
+  OPS_HOST_DEVICE double t() const { return speed == 0 || next < lowest || next > highest ? HUGE_VAL : (next - start) / speed; }
   OPS_HOST_DEVICE void step() { next += speed > 0 ? 1 : -1; }
 };
 
-/// First place in [from, to] where the ray meets the surface. The three families of edges cut the ray into stretches over one triangle each.
+/// First place in [from, to] where the ray meets the surface. Three families of edges cut the ray into stretches over one triangle each.
 /// The height above the surface is worked out once at each end and handed on: where it changes sides some stretch must see it, whatever the
 /// rounding, so there are no holes between triangles.
 OPS_HOST_DEVICE double distance_to_field(const Primitive& p, const Ray& r, double from, double to, int64_t& triangle) {
@@ -229,7 +240,8 @@ OPS_HOST_DEVICE double distance_to_field(const Primitive& p, const Ray& r, doubl
   double t = larger(s.enter, from);
   const double end = smaller(s.leave, to);
   if (s.is_empty || !(t <= end) || !is_finite(end)) return HUGE_VAL;
-  Crossings along_u(u0, du, t), along_v(v0, dv, t), across(u0 - v0, du - dv, t);
+  const double last_u = static_cast<double>(p.columns - 1), last_v = static_cast<double>(p.rows - 1);
+  Crossings along_u(u0, du, t, 0, last_u), along_v(v0, dv, t, 0, last_v), across(u0 - v0, du - dv, t, -last_v, last_u);
   double above = r.z + t * r.dz - surface_at(p, u0 + t * du, v0 + t * dv).height;
   for (;;) {
     const double tu = along_u.t(), tv = along_v.t(), ta = across.t();
@@ -259,9 +271,10 @@ OPS_HOST_DEVICE uint64_t mix(uint64_t x) {
 enum Stream : uint64_t { kPasses = 1, kFreePath = 2 };
 
 /// Even in (0, 1), a function of its arguments alone.
-OPS_HOST_DEVICE double chance(uint64_t seed, uint64_t ray, uint64_t primitive, Stream stream) {
+OPS_HOST_DEVICE double chance(uint64_t seed, int64_t ray, int64_t primitive, Stream stream) {
   constexpr uint64_t kStep = 0x9e3779b97f4a7c15ull;
-  const uint64_t bits = mix(mix(mix(seed + kStep) + ray * kStep) + (4 * primitive + stream) * kStep);
+  const uint64_t of_ray = mix(mix(seed + kStep) + static_cast<uint64_t>(ray) * kStep);
+  const uint64_t bits = mix(of_ray + (4 * static_cast<uint64_t>(primitive) + stream) * kStep);
   return (static_cast<double>(bits >> 12) + 0.5) * (1.0 / 4503599627370496.0);
 }
 
@@ -309,7 +322,7 @@ struct FirstHit {
       if (s.is_empty || !(s.enter <= s.leave) || !(s.leave >= nearest) || !(s.enter <= farthest)) return;
       t = s.enter, where = s.face;
       if (p.kind == kBoxVolume || p.kind == kEllipsoidVolume) {
-        const double path = -log_same(chance(limits.seed, static_cast<uint64_t>(ray_index), static_cast<uint64_t>(index), kFreePath));
+        const double path = -log_same(chance(limits.seed, ray_index, index, kFreePath));
         t = larger(s.enter, nearest) + path / p.extinction;
         if (!(t <= s.leave)) return;
       }
@@ -317,7 +330,7 @@ struct FirstHit {
     const float rounded = static_cast<float>(t);
     if (!(rounded >= limits.min_range && rounded <= limits.max_range && rounded < HUGE_VALF)) return;
     if (rounded > distance || (rounded == distance && index > primitive)) return;
-    if (p.pass_chance > 0 && chance(limits.seed, static_cast<uint64_t>(ray_index), static_cast<uint64_t>(index), kPasses) < p.pass_chance) return;
+    if (p.pass_chance > 0 && chance(limits.seed, ray_index, index, kPasses) < p.pass_chance) return;
     distance = rounded, primitive = static_cast<int32_t>(index), face = where;
   }
 };

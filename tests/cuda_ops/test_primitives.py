@@ -1,0 +1,73 @@
+"""The table of shapes: what its constructors make, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from cuda_ops import Primitives, cast_rays
+
+torch = pytest.importorskip("torch")
+
+ROW = np.float32([[0, 0, 0, 1, 1, 1, 0]])
+BOX = Primitives.boxes(ROW)
+ZERO = np.zeros((1, 3), np.float32)
+
+
+def test_constructors_keep_to_tensors():
+    rows = torch.tensor([[10, 0, 0, 2, 2, 2, 0.0]])
+    table = Primitives.concatenate(
+        Primitives.boxes(rows),
+        Primitives.cylinders(rows[:, :3], torch.ones(1), 2),
+        Primitives.height_field(torch.zeros(2, 2), (0, 0, 0), 1),
+    )
+    assert all(isinstance(getattr(table, name), torch.Tensor) for name in Primitives.__dataclass_fields__)
+    assert repr(table) == "Primitives(1 box, 1 cylinder, 1 height_field)"
+
+
+def test_concatenate_keeps_every_height_field():
+    fields = [Primitives.height_field(np.full((2, 3), z), (0, 0, 0), 1) for z in (1.0, 2.0, 3.0)]
+    table = Primitives.concatenate(BOX, fields[0], Primitives.concatenate(fields[1], BOX, fields[2]))
+    down = cast_rays(np.float32([[0.5, 0.5, 10]]), np.float32([[0, 0, -1]]), table)
+    assert (down.distance[0], down.primitive[0]) == (7, 4)
+
+
+def altered(**columns) -> Primitives:
+    field = Primitives.height_field(np.eye(2), (0, 0, 0), 1)
+    values = {name: getattr(field, name) for name in Primitives.__dataclass_fields__}
+    return Primitives(**{**values, **{name: np.asarray(value, values[name].dtype) for name, value in columns.items()}})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(lambda: Primitives.boxes(ROW[:, :6]), r"boxes: expected shape \(P, 7\), got \(1, 6\)", id="boxes"),
+        pytest.param(
+            lambda: Primitives.boxes(ROW * 0), r"size: expected length, width and height above 0, got \[0.0, 0.0, 0.0\] in row 0", id="size"
+        ),
+        pytest.param(lambda: Primitives.boxes(ROW, taper=(1, 2)), r"taper: expected shape \(1, 3\) or \(3,\), got \(2,\)", id="taper"),
+        pytest.param(lambda: Primitives.boxes(ROW, pass_chance=1.5), "pass_chance: expected 0 to 1, got 1.5 in row 0", id="chance"),
+        pytest.param(lambda: Primitives.boxes(ROW * np.nan), "center: expected finite numbers, got .* in row 0", id="NaN"),
+        pytest.param(lambda: Primitives.volumes(ROW, -1), "extinction: expected .*got -1.0 in row 0", id="extinction"),
+        pytest.param(lambda: Primitives.volumes(ROW, 1, shape="cone"), "shape: expected 'ellipsoid' or 'box', got 'cone'", id="volume"),
+        pytest.param(lambda: Primitives.planes(ZERO, ZERO), "normal: expected a normal that is not 0, got .* in row 0", id="normal"),
+        pytest.param(
+            lambda: Primitives.height_field([[1, 2]], (0, 0, 0), 1), r"heights: expected at least 2 rows .*got shape \(1, 2\)", id="rows"
+        ),
+        pytest.param(
+            lambda: Primitives.height_field([[1, 2], [3, np.nan]], (0, 0, 0), 1),
+            "heights: expected finite heights, got nan",
+            id="NaN height",
+        ),
+        pytest.param(
+            lambda: Primitives.height_field(np.eye(2), (0, 0, 0), 0), "size: expected metres between columns .*got", id="cell size"
+        ),
+        pytest.param(
+            lambda: altered(field=[[0, 3, 3]]),
+            r"field: expected begin, rows, columns within 4 heights, got \[0, 3, 3\] in row 0",
+            id="field",
+        ),
+        pytest.param(lambda: altered(kind=[9]), "kind: expected 0 to 6, see cuda_ops.Kind, got 9 in row 0", id="kind"),
+    ],
+)
+def test_errors_say_expected_and_got(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
