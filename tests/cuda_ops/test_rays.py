@@ -161,6 +161,13 @@ def test_solids_are_hit_from_outside_only(name):
     assert along_x(behind)[::2] == (9, 1)
 
 
+@pytest.mark.parametrize("up", [1, -1])
+def test_a_ray_that_starts_on_a_surface_hits_it(up):
+    for surface in (Primitives.planes([[0, 0, 0]], [[0, 0, 1]]), Primitives.height_field(np.zeros((3, 3)), (-1.2, -1.2, 0), 1)):
+        hits = cast_rays(ZERO, np.float32([[0.1, 0.2, up]]), surface)
+        assert (hits.primitive[0], str(hits.distance[0])) == (0, "0.0")  # not -0.0
+
+
 def test_range_limits():
     two = Primitives.concatenate(BOX, Primitives.planes([[20, 0, 0]], [[1, 0, 0]]))
     assert along_x(two, min_range=9, max_range=9)[::2] == (9, 0)  # both limits belong to the range

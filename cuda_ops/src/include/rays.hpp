@@ -327,7 +327,7 @@ struct FirstHit {
         if (!(t <= s.leave)) return;
       }
     }
-    const float rounded = static_cast<float>(t);
+    const float rounded = static_cast<float>(t) + 0.0f;  // never -0
     if (!(rounded >= limits.min_range && rounded <= limits.max_range && rounded < HUGE_VALF)) return;
     if (rounded > distance || (rounded == distance && index > primitive)) return;
     if (p.pass_chance > 0 && chance(limits.seed, ray_index, index, kPasses) < p.pass_chance) return;
