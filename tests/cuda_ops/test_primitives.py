@@ -1,5 +1,7 @@
 """The table of shapes: what its constructors make, and what it refuses."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,18 @@ def test_concatenate_keeps_every_height_field():
     table = Primitives.concatenate(BOX, fields[0], Primitives.concatenate(fields[1], BOX, fields[2]))
     down = cast_rays(np.float32([[0.5, 0.5, 10]]), np.float32([[0, 0, -1]]), table)
     assert (down.distance[0], down.primitive[0]) == (7, 4)
+
+
+def test_rows_that_no_check_has_seen_hit_nothing():
+    # The registered operator takes plain tensors: nonsense must not read beyond them.
+    good = Primitives.concatenate(BOX, Primitives.height_field(np.zeros((2, 2)), (0, 0, 0), 1)).to("cpu")
+    columns = [getattr(good, name).clone() for name in Primitives.__dataclass_fields__]
+    columns[0][0] = 77
+    columns[8][1] = torch.tensor([1, 2, 2])
+    _, _, primitive = torch.ops.cuda_ops.cast_rays(
+        torch.tensor([[0.5, 0.5, 9.0]]), torch.tensor([[0.0, 0, -1]]), *columns, 0, 0.0, math.inf
+    )
+    assert primitive.tolist() == [-1]
 
 
 def altered(**columns) -> Primitives:

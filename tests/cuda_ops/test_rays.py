@@ -456,18 +456,6 @@ def test_arrays_that_are_not_contiguous():
     assert_same(cast_rays(np.asfortranarray(origins), directions, scene(4)), cast_rays(origins, directions, scene(4)))
 
 
-def test_rows_that_no_check_has_seen_hit_nothing():
-    # The registered operator takes plain tensors: nonsense must not read beyond them.
-    good = Primitives.concatenate(BOX, Primitives.height_field(np.zeros((2, 2)), (0, 0, 0), 1)).to("cpu")
-    columns = [getattr(good, name).clone() for name in Primitives.__dataclass_fields__]
-    columns[0][0] = 77
-    columns[8][1] = torch.tensor([1, 2, 2])
-    _, _, primitive = torch.ops.cuda_ops.cast_rays(
-        torch.tensor([[0.5, 0.5, 9.0]]), torch.tensor([[0.0, 0, -1]]), *columns, 0, 0.0, math.inf
-    )
-    assert primitive.tolist() == [-1]
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
