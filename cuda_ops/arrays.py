@@ -110,8 +110,11 @@ class TorchSpace:
         values = [a.data_ptr() if isinstance(a, torch.Tensor) else 0 if a is None else a for a in arguments]
         if not self.on_gpu:
             return getattr(_cpu, name)(*values, num_threads())
+        body = getattr(cuda_module(), name, None)
+        if body is None:
+            raise ValueError(f"{name}: expected tensors on the CPU, got {self.device}: it has no CUDA body yet; call .cpu() first")
         with torch.cuda.device(self.device):
-            return getattr(cuda_module(), name)(*values, torch.cuda.current_stream().cuda_stream)
+            return body(*values, torch.cuda.current_stream().cuda_stream)
 
 
 Space = NumpySpace | TorchSpace
