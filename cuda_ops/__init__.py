@@ -9,6 +9,7 @@ from cuda_ops.grid import Grid
 from cuda_ops.nms import nms_bev, nms_circle
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits, cast_rays
+from cuda_ops.sparse import SparseIndices, sparse_indices
 from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
 
 __all__ = [
@@ -19,12 +20,14 @@ __all__ = [
     "MeanVoxels",
     "PointsInBoxes",
     "Primitives",
+    "SparseIndices",
     "cast_rays",
     "iou_3d",
     "iou_bev",
     "nms_bev",
     "nms_circle",
     "points_in_boxes",
+    "sparse_indices",
     "voxelize_hard",
     "voxelize_mean",
 ]

@@ -7,6 +7,7 @@ from cuda_ops.boxes import PointsInBoxes
 from cuda_ops.grid import Grid
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits
+from cuda_ops.sparse import SparseIndices
 from cuda_ops.voxelize import HardVoxels, MeanVoxels
 
 
@@ -315,3 +316,51 @@ def _chance(seed: int, ray: int, primitive: int, stream: int) -> float:
     bits = _mix((bits + ray * step) % 2**64)
     bits = _mix((bits + (4 * primitive + stream) * step) % 2**64)
     return ((bits >> 12) + 0.5) / 2**52
+
+
+def sparse_indices(
+    coords: np.ndarray,
+    grid: tuple[int, int, int],
+    kernel_size: tuple[int, int, int],
+    stride: tuple[int, int, int] = (1, 1, 1),
+    padding: tuple[int, int, int] = (0, 0, 0),
+    *,
+    submanifold: bool = False,
+    batch_size: int = 1,
+) -> SparseIndices:
+    """Every output site asks at every tap whether there is an input; all sizes along z, y, x."""
+    if submanifold:
+        padding = tuple(k // 2 for k in kernel_size)
+    shape = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(grid, kernel_size, stride, padding, strict=True))
+    taps = list(np.ndindex(*kernel_size))
+    row_of_site: dict[tuple[int, ...], int] = {}
+    num_outside = num_duplicates = 0
+    for row, site in enumerate(map(tuple, coords.tolist())):
+        batch, *place = site if len(site) == 4 else (0, *site)
+        if set(site) == {-1}:
+            continue
+        if not (0 <= batch < batch_size and all(0 <= c < n for c, n in zip(place, grid, strict=True))):
+            num_outside += 1
+        elif (batch, *place) in row_of_site:
+            num_duplicates += 1
+        else:
+            row_of_site[batch, *place] = row
+    outputs = {}  # place of each output and the row it gets
+    if submanifold:
+        outputs = row_of_site
+    else:
+        for batch, *place in row_of_site:
+            for tap in taps:
+                shifted = [c + p - k for c, p, k in zip(place, padding, tap, strict=True)]
+                site = [c // s for c, s in zip(shifted, stride, strict=True)]
+                if all(c % s == 0 and 0 <= o < n for c, o, s, n in zip(shifted, site, stride, shape, strict=True)):
+                    outputs[batch, *site] = -1
+        outputs = {site: row for row, site in enumerate(sorted(outputs))}
+    table = np.full((len(coords) if submanifold else len(outputs), len(taps)), -1, np.int32)
+    for (batch, *place), row in outputs.items():
+        for k, tap in enumerate(taps):
+            looked_at = [o * s - p + t for o, s, p, t in zip(place, stride, padding, tap, strict=True)]
+            table[row, k] = row_of_site.get((batch, *looked_at), -1)
+    out_coords = coords if submanifold else np.array(list(outputs), np.int32).reshape(-1, 4)[:, 4 - coords.shape[1] :]
+    counters = np.array([len(table), num_outside, num_duplicates, 0])
+    return SparseIndices(out_coords, table, shape, counters)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cuda_ops import boxes, nms, rays, voxelize
+from cuda_ops import boxes, nms, rays, sparse, voxelize
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
@@ -71,6 +71,13 @@ def _fake_rays(
     return origins.new_empty((count,)), origins.new_empty((count, 3)), origins.new_empty((count,), dtype=torch.int32)
 
 
+def _fake_sparse_indices(coords, batch_size, axes, submanifold, capacity):
+    rows = coords.shape[0] if submanifold else _dynamic() if capacity is None else capacity
+    table = coords.new_empty((rows, axes[3] * axes[4] * axes[5]), dtype=torch.int32)
+    out_coords = coords.new_empty((0 if submanifold else rows, coords.shape[1]), dtype=torch.int32)
+    return out_coords, table, coords.new_empty((4,), dtype=torch.int64)
+
+
 _NMS = "int? max_out, Tensor? group) -> Tensor"
 
 
@@ -98,6 +105,11 @@ OPERATORS = {
         " -> (Tensor, Tensor, Tensor)",
         rays._cast_rays,
         _fake_rays,
+    ),
+    "sparse_indices": Operator(
+        "(Tensor coords, int batch_size, int[] axes, bool submanifold, int? capacity) -> (Tensor, Tensor, Tensor)",
+        sparse._sparse_indices,
+        _fake_sparse_indices,
     ),
 }
 

@@ -14,4 +14,6 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "nms_bev", &ops::cpu::nms_bev);
   ops::offer(m, "nms_circle", &ops::cpu::nms_circle);
   ops::offer(m, "cast_rays", &ops::cpu::cast_rays);
+  ops::offer(m, "sparse_outputs", &ops::cpu::sparse_outputs);
+  ops::offer(m, "sparse_table", &ops::cpu::sparse_table);
 }
