@@ -59,6 +59,9 @@ class NumpySpace:
     def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
         return np.zeros(shape, dtype)
 
+    def full(self, shape: Sequence[int], value: int, dtype: str) -> np.ndarray:
+        return np.full(shape, value, dtype)
+
     def numbers(self, array: np.ndarray) -> list[int]:
         """The values of a small array of integers."""
         return array.tolist()
@@ -99,6 +102,9 @@ class TorchSpace:
 
     def zeros(self, shape: Sequence[int], dtype: str) -> Any:
         return sys.modules["torch"].zeros(tuple(shape), dtype=_dtype(dtype), device=self.device)
+
+    def full(self, shape: Sequence[int], value: int, dtype: str) -> Any:
+        return sys.modules["torch"].full(tuple(shape), value, dtype=_dtype(dtype), device=self.device)
 
     def numbers(self, array: Any) -> list[int]:
         """The values of a small tensor of integers; on a GPU this waits for everything before it."""

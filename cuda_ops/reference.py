@@ -344,7 +344,7 @@ def sparse_indices(
         elif (batch, *place) in row_of_site:
             num_duplicates += 1
         else:
-            row_of_site[batch, *place] = row
+            row_of_site[(batch, *place)] = row
     outputs = {}  # place of each output and the row it gets
     if submanifold:
         outputs = row_of_site
@@ -354,7 +354,7 @@ def sparse_indices(
                 shifted = [c + p - k for c, p, k in zip(place, padding, tap, strict=True)]
                 site = [c // s for c, s in zip(shifted, stride, strict=True)]
                 if all(c % s == 0 and 0 <= o < n for c, o, s, n in zip(shifted, site, stride, shape, strict=True)):
-                    outputs[batch, *site] = -1
+                    outputs[(batch, *site)] = -1
         outputs = {site: row for row, site in enumerate(sorted(outputs))}
     table = np.full((len(coords) if submanifold else len(outputs), len(taps)), -1, np.int32)
     for (batch, *place), row in outputs.items():

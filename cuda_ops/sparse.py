@@ -48,9 +48,9 @@ def sparse_indices(
     coords       (N, 4) int32  batch, z, y, x of the inputs, in any order; or (N, 3) z, y, x. A row of -1 is no site: it is passed over
     grid         cells of the input along z, y, x, or a `Grid`; fewer than 2^22 along x, on a GPU fewer than 2^34 in the whole batch
     kernel_size, stride, padding  along z, y, x, or one number for all three
-    submanifold  outputs only where there are inputs, in the rows of the inputs; the kernel is odd and centred, stride and padding are not given
-    capacity     rows of the result (not with submanifold): those behind `num_outputs` get coords and table -1, what does not fit is counted.
-                 On a GPU nothing then waits for a count. None: as many rows as there are outputs
+    submanifold  outputs only where there are inputs, in the rows of the inputs; the kernel is odd and centred; no stride, no padding
+    capacity     rows of the result (not with submanifold): those behind `num_outputs` are -1, what does not fit is counted; on a GPU
+                 nothing then waits for a count. None: as many rows as there are outputs
     Without submanifold there is an output wherever the kernel touches an input, and outputs come by linear index: batch, then z, then y,
     then x. Of several inputs at one site the first counts; with submanifold the rows of the others stay empty (-1). All is exact, the same
     on any number of threads and on the GPU. Empty: no rows.
@@ -80,7 +80,7 @@ def sparse_indices(
 
 
 def _sparse_indices(coords: Any, batch_size: int, axes: list[int], submanifold: bool, capacity: int | None) -> tuple[Any, Any, Any]:
-    """axes: cells, kernel, stride and padding, each along z, y, x. With submanifold the coords of the outputs stay empty: they are the inputs'."""
+    """axes: cells, kernel, stride and padding, each along z, y, x. With submanifold the coords come back empty: they are those of the inputs."""
     space = space_of("sparse_indices", coords=coords)
     coords = space.take("coords", coords, ("N", "3 or 4"), "int32", "int64")
     count, columns = coords.shape

@@ -70,7 +70,7 @@ def voxelize_hard(
     points          (N, C) float32, C >= 3  x, y, z in metres in the frame of the grid, then anything
     batch_index     (N,) int32 or int64     sample of each point, 0..batch_size - 1; max_voxels then counts over the whole batch
     with_index      fill `voxel_of_point`
-    fixed_capacity  give max_voxels rows, those behind `num_voxels` undefined: on a GPU nothing then waits for a count
+    fixed_capacity  give max_voxels rows, those behind `num_voxels` with coords -1 and the rest 0: on a GPU nothing then waits for a count
     Voxels come in the order of their first points, points in the order given. A cell is floor((x - lower) / size) in float32. Points
     outside the grid and points with a NaN or infinite coordinate are left out and counted; NaN in other columns stays. Empty: no rows.
     Raises ValueError for a wrong shape, dtype, device or number. Source: VoxelNet section 2.1; det3d `points_to_voxel`.
@@ -100,7 +100,7 @@ def voxelize_mean(
     batch_index     (N,) int32 or int64     sample of each point, 0..batch_size - 1
     max_voxels      keep only the first so many voxels in the order below (None: all); the others are counted
     with_index      fill `voxel_of_point`
-    fixed_capacity  give max_voxels rows, those behind `num_voxels` undefined: on a GPU nothing then waits for a count
+    fixed_capacity  give max_voxels rows, those behind `num_voxels` with coords -1 and the rest 0: on a GPU nothing then waits for a count
     Voxels come by linear index: batch, then z, then y, then x. Sums are float32 in the order of the points: the same bits in every run,
     on any number of threads and on the GPU. Cells, points left out and errors as in `voxelize_hard`.
     Source: the dynamic voxel encoders of OpenPCDet and det3d (which keeps points on the upper limit, in cells outside of the grid).
@@ -132,8 +132,7 @@ def _voxelize_hard(
     count, columns = points.shape
     rows = max_voxels if fixed_capacity else min(max_voxels, count)
     coord_columns = 3 if batch_index is None else 4
-    voxels = space.empty((rows, max_points, columns), "float32")
-    coords, num_points = space.empty((rows, coord_columns), "int32"), space.empty((rows,), "int32")
+    voxels, coords, num_points = _rows(space, rows, (max_points, columns), coord_columns, fixed_capacity)
     index = space.empty((count if with_index else 0,), "int32")
     counters = space.zeros((5,), "int64")
     grid = (*lower, *voxel_size, *shape[::-1], batch_size)
@@ -158,8 +157,7 @@ def _voxelize_mean(
     count, columns = points.shape
     rows = max_voxels if fixed_capacity and max_voxels else min(max_voxels or count, count)
     coord_columns = 3 if batch_index is None else 4
-    features = space.empty((rows, columns), "float32")
-    coords, num_points = space.empty((rows, coord_columns), "int32"), space.empty((rows,), "int32")
+    features, coords, num_points = _rows(space, rows, (columns,), coord_columns, fixed_capacity)
     index = space.empty((count if with_index else 0,), "int32")
     counters = space.zeros((5,), "int64")
     grid = (*lower, *voxel_size, *shape[::-1], batch_size)
@@ -180,6 +178,14 @@ def _take(points: Any, batch_index: Any, operator: str, shape: list[int], batch_
     if batch_index is not None:
         batch_index = space.take("batch_index", batch_index, (len(points),), "int32", "int64")
     return space, points, batch_index
+
+
+def _rows(space: Space, rows: int, tail: tuple[int, ...], coord_columns: int, fixed_capacity: bool) -> tuple[Any, Any, Any]:
+    """Room for values, coords and num_points; what a fixed capacity may leave free is filled."""
+    if fixed_capacity:
+        values, num_points = space.zeros((rows, *tail), "float32"), space.zeros((rows,), "int32")
+        return values, space.full((rows, coord_columns), -1, "int32"), num_points
+    return space.empty((rows, *tail), "float32"), space.empty((rows, coord_columns), "int32"), space.empty((rows,), "int32")
 
 
 def _expect_positive(operator: str, **numbers: int) -> None:

@@ -119,6 +119,10 @@ def test_fixed_capacity_has_the_same_rows_in_front(voxelize, limits):
     assert padded.num_voxels == exact.num_voxels == len(exact.coords) < 1000
     for padded_part, part in zip(padded[:3], exact[:3], strict=True):
         np.testing.assert_array_equal(padded_part[: len(part)], part)
+    free = padded.num_voxels
+    assert (padded.coords[free:] == -1).all()
+    assert not padded[0][free:].any()
+    assert not padded.num_points[free:].any()
 
 
 @pytest.mark.parametrize(

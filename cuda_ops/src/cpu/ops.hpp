@@ -35,8 +35,8 @@ void cast_rays(const float* origins, const float* directions, int64_t num_rays, 
                const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
                double max_range, bool culled, float* distance, float* normals, int32_t* primitive, int num_threads);
 
-// sparse_indices.cpp; cells: capacity numbers of output cells, ascending, -1 behind the last; null: the outputs are the inputs (submanifold);
-// counters: kNumSparseCounters
+// sparse_indices.cpp; cells: numbers of output cells, ascending, as many as counters[kNumOutputs] says; null: the outputs are the inputs
+// (submanifold); counters: kNumSparseCounters
 void sparse_outputs(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID_ARGUMENTS, int64_t capacity, int64_t* cells,
                     int64_t* counters, int num_threads);
 void sparse_table(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID_ARGUMENTS, const int64_t* cells, int64_t num_outputs,

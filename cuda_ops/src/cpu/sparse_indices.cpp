@@ -231,6 +231,16 @@ void fill_line(const ConvAxis& axis, int64_t width, const Lines& inputs, int64_t
   }
 }
 
+/// Coordinates of the outputs of one line.
+void write_line(const ConvGrid& grid, int64_t line, const int32_t* x, int64_t count, int64_t columns, int32_t* coords) {
+  int32_t start[4];
+  grid.write_coords(line * grid.x.out(), columns, start);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t c = 0; c < columns - 1; ++c) coords[i * columns + c] = start[c];
+    coords[i * columns + columns - 1] = x[i];
+  }
+}
+
 }  // namespace
 
 void sparse_outputs(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID_ARGUMENTS, int64_t capacity, int64_t* cells,
@@ -262,7 +272,6 @@ void sparse_outputs(const int32_t* coords, int64_t num, int64_t columns, CONV_GR
     std::copy(mine.begin(), mine.begin() + room, cells + std::min(total, capacity));
     total += static_cast<int64_t>(mine.size());
   }
-  std::fill(cells + std::min(total, capacity), cells + capacity, int64_t{-1});
   counters[kNumOutputs] = std::min(total, capacity);
   counters[kNumOutputsOver] = std::max<int64_t>(total - capacity, 0);
 }
@@ -274,10 +283,11 @@ void sparse_table(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID
   const int64_t taps = grid.taps(), width = grid.x.out();
   Lines inputs(num);
   read_inputs(grid, coords, num, columns, threads, inputs, counters);
-  Lines given(cells ? num_outputs : 0);
+  const int64_t num_cells = cells ? std::min(counters[kNumOutputs], num_outputs) : 0;
+  Lines given(num_cells);
   if (cells) {
     int64_t line = -1, line_end = 0;
-    for (int64_t i = 0; i < num_outputs && cells[i] >= 0; ++i) {
+    for (int64_t i = 0; i < num_cells; ++i) {
       if (cells[i] >= line_end) line = cells[i] / width, line_end = (line + 1) * width;
       given.append(line, cells[i] - (line_end - width), i);
     }
@@ -286,16 +296,23 @@ void sparse_table(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID
   }
   const Lines& outputs = cells ? given : inputs;
   const auto fill = grid.x.stride == 1 ? fill_line<1> : grid.x.stride == 2 ? fill_line<2> : fill_line<0>;
-  parallel_ranges(num_outputs, threads, [&](int, int64_t begin, int64_t end) {
-    std::fill(table + begin * taps, table + end * taps, -1);
-    for (int64_t i = begin; cells && i < end; ++i) grid.write_coords(cells[i], columns, out_coords + i * columns);
-  });
+  if (cells) {  // rows of the capacity that stay free
+    std::fill(table + num_cells * taps, table + num_outputs * taps, -1);
+    std::fill(out_coords + num_cells * columns, out_coords + num_outputs * columns, -1);
+  } else if (inputs.num_sites < num_outputs) {
+    std::fill(table, table + num_outputs * taps, -1);
+  }
   parallel_ranges(outputs.num_lines, threads, [&](int, int64_t begin, int64_t end) {
     InputLines input_lines(grid, inputs);
     RowAt row_at(width, grid.x.kernel);
     for (int64_t l = begin; l < end; ++l) {
       const int64_t first = outputs.begin[l], stop = outputs.begin[l + 1];
-      for (int64_t i = first; i < stop; ++i) row_at[outputs.x[i]] = outputs.row[i];
+      for (int64_t i = first; i < stop; ++i) {
+        const int64_t row = outputs.row[i];
+        row_at[outputs.x[i]] = outputs.row[i];
+        std::fill(table + row * taps, table + (row + 1) * taps, -1);  // here, while it stays in the cache until it is filled in
+      }
+      if (cells) write_line(grid, outputs.line[l], &outputs.x[first], stop - first, columns, out_coords + first * columns);
       input_lines.meet(outputs.line[l], [&](int64_t tap, int64_t first_input, int64_t end_input) {
         fill(grid.x, width, inputs, first_input, end_input, row_at, taps, table + tap * grid.x.kernel);
       });

@@ -17,4 +17,6 @@ NB_MODULE(_cuda, m) {
   ops::offer(m, "points_in_boxes", &ops::cuda::points_in_boxes);
   ops::offer(m, "nms_bev", &ops::cuda::nms_bev);
   ops::offer(m, "nms_circle", &ops::cuda::nms_circle);
+  ops::offer(m, "sparse_outputs", &ops::cuda::sparse_outputs);
+  ops::offer(m, "sparse_table", &ops::cuda::sparse_table);
 }

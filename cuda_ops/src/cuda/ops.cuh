@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "sparse_indices.hpp"
 #include "voxelize.hpp"
 
 namespace ops::cuda {
@@ -33,5 +34,11 @@ void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* sc
              int64_t max_out, int64_t* keep, int64_t* num_kept, cudaStream_t stream);
 void nms_circle(const double* centers, int64_t num, int64_t columns, const double* scores, const int64_t* group, double radius,
                 double squared_radius, int64_t max_out, int64_t* keep, int64_t* num_kept, cudaStream_t stream);
+
+// sparse_indices.cu; the arguments of the CPU bodies
+void sparse_outputs(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID_ARGUMENTS, int64_t capacity, int64_t* cells,
+                    int64_t* counters, cudaStream_t stream);
+void sparse_table(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID_ARGUMENTS, const int64_t* cells, int64_t num_outputs,
+                  int32_t* out_coords, int32_t* table, int64_t* counters, cudaStream_t stream);
 
 }  // namespace ops::cuda

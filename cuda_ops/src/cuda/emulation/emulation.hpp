@@ -73,3 +73,11 @@ T atomicOr(T* place, T value) {
   *place |= value;
   return before;
 }
+template <class T>
+T atomicMin(T* place, T value) {
+  const T before = *place;
+  if (value < before) *place = value;
+  return before;
+}
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
