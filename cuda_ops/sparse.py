@@ -80,7 +80,7 @@ def sparse_indices(
 
 
 def _sparse_indices(coords: Any, batch_size: int, axes: list[int], submanifold: bool, capacity: int | None) -> tuple[Any, Any, Any]:
-    """axes: cells, kernel, stride and padding, each along z, y, x. With submanifold the coords come back empty: they are those of the inputs."""
+    """axes: cells, kernel, stride, padding, each along z, y, x. With submanifold the coords come back empty: they are the inputs'."""
     space = space_of("sparse_indices", coords=coords)
     coords = space.take("coords", coords, ("N", "3 or 4"), "int32", "int64")
     count, columns = coords.shape
