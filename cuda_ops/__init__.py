@@ -9,6 +9,7 @@ from cuda_ops.grid import Grid
 from cuda_ops.nms import nms_bev, nms_circle
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits, cast_rays
+from cuda_ops.scatter import ScatterMax, ScatterMean, scatter_max, scatter_mean
 from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
 
 __all__ = [
@@ -19,12 +20,16 @@ __all__ = [
     "MeanVoxels",
     "PointsInBoxes",
     "Primitives",
+    "ScatterMax",
+    "ScatterMean",
     "cast_rays",
     "iou_3d",
     "iou_bev",
     "nms_bev",
     "nms_circle",
     "points_in_boxes",
+    "scatter_max",
+    "scatter_mean",
     "voxelize_hard",
     "voxelize_mean",
 ]

@@ -34,4 +34,18 @@ void cast_rays(const float* origins, const float* directions, int64_t num_rays, 
                const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
                double max_range, bool culled, float* distance, float* normals, int32_t* primitive, int num_threads);
 
+// scatter.cpp, for float and double; values: num_rows x columns, grad and argmax: size x columns, counts: size
+template <class T>
+void scatter_max(const T* values, int64_t num_rows, int64_t columns, const int32_t* index, int64_t size, T* best, int32_t* argmax,
+                 int num_threads);
+template <class T>
+void scatter_mean(const T* values, int64_t num_rows, int64_t columns, const int32_t* index, int64_t size, T* mean, int32_t* counts,
+                  int num_threads);
+template <class T>
+void scatter_max_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* argmax,
+                      T* grad_values, int num_threads);
+template <class T>
+void scatter_mean_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* counts,
+                       T* grad_values, int num_threads);
+
 }  // namespace ops::cpu

@@ -34,4 +34,18 @@ void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* sc
 void nms_circle(const double* centers, int64_t num, int64_t columns, const double* scores, const int64_t* group, double radius,
                 double squared_radius, int64_t max_out, int64_t* keep, int64_t* num_kept, cudaStream_t stream);
 
+// scatter.cu, for float and double; values: num_rows x columns, grad and argmax: size x columns, counts: size
+template <class T>
+void scatter_max(const T* values, int64_t num_rows, int64_t columns, const int32_t* index, int64_t size, T* best, int32_t* argmax,
+                 cudaStream_t stream);
+template <class T>
+void scatter_mean(const T* values, int64_t num_rows, int64_t columns, const int32_t* index, int64_t size, T* mean, int32_t* counts,
+                  cudaStream_t stream);
+template <class T>
+void scatter_max_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* argmax,
+                      T* grad_values, cudaStream_t stream);
+template <class T>
+void scatter_mean_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* counts,
+                       T* grad_values, cudaStream_t stream);
+
 }  // namespace ops::cuda
