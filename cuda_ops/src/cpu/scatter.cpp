@@ -9,13 +9,15 @@
 namespace ops::cpu {
 namespace {
 
-constexpr int64_t kGrain = 8192;          // rows of `index` that are worth a thread
-constexpr int64_t kNumbersPerThread = 1 << 15;
+constexpr int64_t kRowsPerThread = 8192;        // when only their voxels are looked at
+constexpr int64_t kNumbersPerThread = 1 << 15;  // when all columns are
+constexpr int64_t kAhead = 12;                  // rows lie anywhere in memory: ask for them so many rows before they are needed
 
 /// The rows of each voxel in their order.
 class RowsOfVoxels {
  public:
-  RowsOfVoxels(const int32_t* index, int64_t num_rows, int64_t size, int num_threads) : RowsOfVoxels(kept_rows(index, num_rows, size, num_threads), index, num_rows, size) {}
+  RowsOfVoxels(const int32_t* index, int64_t num_rows, int64_t size, int num_threads)
+      : RowsOfVoxels(kept_rows(index, num_rows, size, num_threads), index, num_rows, size) {}
 
   int64_t count() const { return order_.count(); }
   int64_t begin(int64_t voxel) const { return begins_[voxel]; }
@@ -24,7 +26,7 @@ class RowsOfVoxels {
  private:
   /// Rows kept before each thread's range, and in all.
   static std::vector<int64_t> kept_rows(const int32_t* index, int64_t num_rows, int64_t size, int num_threads) {
-    const int threads = threads_for(num_rows, num_threads, kGrain);
+    const int threads = threads_for(num_rows, num_threads, kRowsPerThread);
     std::vector<int64_t> before(static_cast<std::size_t>(threads) + 1, 0);
     parallel_ranges(num_rows, threads, [&](int t, int64_t begin, int64_t end) {
       int64_t kept = 0;
@@ -73,15 +75,13 @@ class RowsOfVoxels {
 
 // ---- leaf loops: templates for both dtypes, cloned below for the processors ----
 
-#define OPS_INLINE __attribute__((always_inline)) inline
+#define OPS_INLINE __attribute__((always_inline)) inline  // into the clones, or they would all call the plain one
 
-/// Rows lie anywhere in memory: ask for them before they are needed.
 template <class T>
 OPS_INLINE void ask_for(const T* row, int64_t columns) {
   constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(row + c);
 }
-constexpr int64_t kAhead = 12;
 
 template <class T>
 OPS_INLINE void max_range(const RowsOfVoxels& rows, const T* values, int64_t columns, int64_t begin, int64_t end, T* best, int32_t* argmax) {
@@ -190,12 +190,12 @@ OPS_INLINE void mean_grad_range(const T* grad, const int32_t* index, int64_t siz
 OPS_LEAVES(float)
 OPS_LEAVES(double)
 
-/// body(begin, end) for blocks of voxels; voxels may have very different numbers of rows.
+/// body(begin, end) for blocks of voxels, handed out as threads become free: voxels may have very different numbers of rows.
 template <class Body>
 void for_blocks(int64_t num_rows, int64_t size, int64_t columns, int num_threads, Body&& body) {
-  constexpr int64_t kBlock = 512;
   const int threads = threads_for((num_rows + size) * columns, num_threads, kNumbersPerThread);
-  parallel_dynamic((size + kBlock - 1) / kBlock, threads, 1, [&](int64_t b) { body(b * kBlock, std::min((b + 1) * kBlock, size)); });
+  const int64_t block = std::clamp<int64_t>(size / (8 * threads), 1, 512);
+  parallel_dynamic((size + block - 1) / block, threads, 1, [&](int64_t b) { body(b * block, std::min((b + 1) * block, size)); });
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 namespace ops {
 
-/// Whether row belongs to a voxel; every other number leaves the row out.
+/// Whether a row belongs to a voxel; every other number leaves the row out.
 OPS_HOST_DEVICE bool is_voxel(int32_t index, int64_t size) { return index >= 0 && index < size; }
 
 /// Whether `value` takes the place of `best`, which came earlier: it is larger, or the first NaN.
