@@ -9,6 +9,7 @@ from cuda_ops.grid import Grid
 from cuda_ops.nms import nms_bev, nms_circle
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits, cast_rays
+from cuda_ops.scatter import ScatterMax, ScatterMean, scatter_max, scatter_mean
 from cuda_ops.sparse import SparseIndices, sparse_indices
 from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
 
@@ -20,6 +21,8 @@ __all__ = [
     "MeanVoxels",
     "PointsInBoxes",
     "Primitives",
+    "ScatterMax",
+    "ScatterMean",
     "SparseIndices",
     "cast_rays",
     "iou_3d",
@@ -27,6 +30,8 @@ __all__ = [
     "nms_bev",
     "nms_circle",
     "points_in_boxes",
+    "scatter_max",
+    "scatter_mean",
     "sparse_indices",
     "voxelize_hard",
     "voxelize_mean",

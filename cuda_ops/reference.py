@@ -7,6 +7,7 @@ from cuda_ops.boxes import PointsInBoxes
 from cuda_ops.grid import Grid
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits
+from cuda_ops.scatter import ScatterMax, ScatterMean
 from cuda_ops.sparse import SparseIndices
 from cuda_ops.voxelize import HardVoxels, MeanVoxels
 
@@ -364,3 +365,25 @@ def sparse_indices(
     out_coords = coords if submanifold else np.array(list(outputs), np.int32).reshape(-1, 4)[:, 4 - coords.shape[1] :]
     counters = np.array([len(table), num_outside, num_duplicates, 0])
     return SparseIndices(out_coords, table, shape, counters)  # type: ignore[arg-type]
+
+
+def scatter_max(values: np.ndarray, index: np.ndarray, size: int) -> ScatterMax:
+    """Row by row, number by number."""
+    best, argmax = np.zeros((size, values.shape[1]), values.dtype), np.full((size, values.shape[1]), -1, np.int32)
+    for row, voxel in enumerate(index):
+        for c in range(values.shape[1] if 0 <= voxel < size else 0):
+            value, old = values[row, c], best[voxel, c]
+            if argmax[voxel, c] == -1 or value > old or (np.isnan(value) and not np.isnan(old)):
+                best[voxel, c], argmax[voxel, c] = value, row
+    return ScatterMax(best, argmax)
+
+
+def scatter_mean(values: np.ndarray, index: np.ndarray, size: int) -> ScatterMean:
+    """Sums row by row in the dtype of the values."""
+    sums, count = np.zeros((size, values.shape[1]), values.dtype), np.zeros(size, np.int32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for row, voxel in enumerate(index):
+            if 0 <= voxel < size:
+                sums[voxel] = sums[voxel] + values[row] if count[voxel] else values[row]
+                count[voxel] += 1
+        return ScatterMean(sums / np.maximum(count, 1)[:, None].astype(values.dtype), count)

@@ -9,17 +9,29 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cuda_ops import boxes, nms, rays, sparse, voxelize
+from cuda_ops import boxes, nms, rays, scatter, sparse, voxelize
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
 
+class Gradient(NamedTuple):
+    """How an operator is differentiated: as the methods of torch.autograd.Function, see torch.library.register_autograd.
+
+    setup_context(ctx, inputs, output)  keeps what the backward pass needs, with ctx.save_for_backward
+    backward(ctx, *grads)               a gradient in for each output, one out for each input, None for what has none
+    """
+
+    setup_context: Callable[..., None]
+    backward: Callable[..., Any]
+
+
 class Operator(NamedTuple):
-    """What torch must know about one operator."""
+    """What torch must know about one operator; `gradient` is None where its results do not depend smoothly on anything."""
 
     schema: str
     body: Callable[..., Any]
     fake: Callable[..., Any]
+    gradient: Gradient | None = None
 
 
 def _dynamic(limit: int | None = None) -> Any:  # a length that only the data tell
@@ -78,6 +90,48 @@ def _fake_sparse_indices(coords, batch_size, axes, submanifold, capacity):
     return out_coords, table, coords.new_empty((4,), dtype=torch.int64)
 
 
+def _fake_scatter_max(values, index, size):
+    shape = (size, values.shape[1])
+    return values.new_empty(shape), values.new_empty(shape, dtype=torch.int32)
+
+
+def _fake_scatter_mean(values, index, size):
+    return values.new_empty((size, values.shape[1])), values.new_empty((size,), dtype=torch.int32)
+
+
+def _fake_scatter_grad(grad, index, kept):
+    return grad.new_empty((index.shape[0], grad.shape[1]))
+
+
+def _scatter_setup(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1], output[1])  # index, and argmax or count
+
+
+def _scatter_max_backward(ctx, grad, _):
+    return registered("scatter_max_grad")(grad, *ctx.saved_tensors), None, None
+
+
+def _scatter_mean_backward(ctx, grad, _):
+    return registered("scatter_mean_grad")(grad, *ctx.saved_tensors), None, None
+
+
+def _scatter_grad_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[1:])
+    ctx.size = inputs[0].shape[0]
+
+
+def _scatter_max_grad_backward(ctx, grad):
+    _, argmax = ctx.saved_tensors
+    if grad.shape[0] == 0:
+        return grad.new_zeros(argmax.shape), None, None
+    return torch.where(argmax >= 0, grad.gather(0, argmax.clamp(min=0).long()), 0), None, None
+
+
+def _scatter_mean_grad_backward(ctx, grad):
+    index, _ = ctx.saved_tensors
+    return registered("scatter_mean")(grad, index, ctx.size)[0], None, None
+
+
 _NMS = "int? max_out, Tensor? group) -> Tensor"
 
 
@@ -111,6 +165,30 @@ OPERATORS = {
         sparse._sparse_indices,
         _fake_sparse_indices,
     ),
+    "scatter_max": Operator(
+        "(Tensor values, Tensor index, SymInt size) -> (Tensor, Tensor)",
+        scatter._scatter_max,
+        _fake_scatter_max,
+        Gradient(_scatter_setup, _scatter_max_backward),
+    ),
+    "scatter_mean": Operator(
+        "(Tensor values, Tensor index, SymInt size) -> (Tensor, Tensor)",
+        scatter._scatter_mean,
+        _fake_scatter_mean,
+        Gradient(_scatter_setup, _scatter_mean_backward),
+    ),
+    "scatter_max_grad": Operator(
+        "(Tensor grad, Tensor index, Tensor argmax) -> Tensor",
+        scatter._scatter_max_grad,
+        _fake_scatter_grad,
+        Gradient(_scatter_grad_setup, _scatter_max_grad_backward),
+    ),
+    "scatter_mean_grad": Operator(
+        "(Tensor grad, Tensor index, Tensor count) -> Tensor",
+        scatter._scatter_mean_grad,
+        _fake_scatter_grad,
+        Gradient(_scatter_grad_setup, _scatter_mean_grad_backward),
+    ),
 }
 
 for _name, _operator in OPERATORS.items():
@@ -118,6 +196,9 @@ for _name, _operator in OPERATORS.items():
     for _device in ("CPU", "CUDA"):
         _LIBRARY.impl(_name, _operator.body, _device)
     torch.library.register_fake(f"cuda_ops::{_name}", _operator.fake, lib=_LIBRARY)
+    if _operator.gradient is not None:
+        _setup, _backward = _operator.gradient
+        torch.library.register_autograd(f"cuda_ops::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)
 
 
 def registered(name: str) -> Callable[..., Any]:

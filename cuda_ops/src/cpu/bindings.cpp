@@ -16,4 +16,12 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "cast_rays", &ops::cpu::cast_rays);
   ops::offer(m, "sparse_outputs", &ops::cpu::sparse_outputs);
   ops::offer(m, "sparse_table", &ops::cpu::sparse_table);
+  ops::offer(m, "scatter_max_float32", &ops::cpu::scatter_max<float>);
+  ops::offer(m, "scatter_max_float64", &ops::cpu::scatter_max<double>);
+  ops::offer(m, "scatter_mean_float32", &ops::cpu::scatter_mean<float>);
+  ops::offer(m, "scatter_mean_float64", &ops::cpu::scatter_mean<double>);
+  ops::offer(m, "scatter_max_grad_float32", &ops::cpu::scatter_max_grad<float>);
+  ops::offer(m, "scatter_max_grad_float64", &ops::cpu::scatter_max_grad<double>);
+  ops::offer(m, "scatter_mean_grad_float32", &ops::cpu::scatter_mean_grad<float>);
+  ops::offer(m, "scatter_mean_grad_float64", &ops::cpu::scatter_mean_grad<double>);
 }

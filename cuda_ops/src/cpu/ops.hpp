@@ -42,4 +42,18 @@ void sparse_outputs(const int32_t* coords, int64_t num, int64_t columns, CONV_GR
 void sparse_table(const int32_t* coords, int64_t num, int64_t columns, CONV_GRID_ARGUMENTS, const int64_t* cells, int64_t num_outputs,
                   int32_t* out_coords, int32_t* table, int64_t* counters, int num_threads);
 
+// scatter.cpp, for float and double; values: num_rows x columns, grad and argmax: size x columns, counts: size
+template <class T>
+void scatter_max(const T* values, int64_t num_rows, int64_t columns, const int32_t* index, int64_t size, T* best, int32_t* argmax,
+                 int num_threads);
+template <class T>
+void scatter_mean(const T* values, int64_t num_rows, int64_t columns, const int32_t* index, int64_t size, T* mean, int32_t* counts,
+                  int num_threads);
+template <class T>
+void scatter_max_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* argmax,
+                      T* grad_values, int num_threads);
+template <class T>
+void scatter_mean_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* counts,
+                       T* grad_values, int num_threads);
+
 }  // namespace ops::cpu

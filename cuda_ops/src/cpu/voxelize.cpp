@@ -47,12 +47,6 @@ OPS_CLONES void write_words(const VoxelGrid& grid, const float* points, int64_t 
   }
 }
 
-int bits_of(uint64_t value) {
-  int bits = 0;
-  for (; value; value >>= 1) ++bits;
-  return bits;
-}
-
 /// The points in order of their cell, and where each cell's points begin.
 class SortedPoints {
  public:

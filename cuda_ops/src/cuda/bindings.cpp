@@ -19,4 +19,12 @@ NB_MODULE(_cuda, m) {
   ops::offer(m, "nms_circle", &ops::cuda::nms_circle);
   ops::offer(m, "sparse_outputs", &ops::cuda::sparse_outputs);
   ops::offer(m, "sparse_table", &ops::cuda::sparse_table);
+  ops::offer(m, "scatter_max_float32", &ops::cuda::scatter_max<float>);
+  ops::offer(m, "scatter_max_float64", &ops::cuda::scatter_max<double>);
+  ops::offer(m, "scatter_mean_float32", &ops::cuda::scatter_mean<float>);
+  ops::offer(m, "scatter_mean_float64", &ops::cuda::scatter_mean<double>);
+  ops::offer(m, "scatter_max_grad_float32", &ops::cuda::scatter_max_grad<float>);
+  ops::offer(m, "scatter_max_grad_float64", &ops::cuda::scatter_max_grad<double>);
+  ops::offer(m, "scatter_mean_grad_float32", &ops::cuda::scatter_mean_grad<float>);
+  ops::offer(m, "scatter_mean_grad_float64", &ops::cuda::scatter_mean_grad<double>);
 }

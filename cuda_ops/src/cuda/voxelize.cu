@@ -7,12 +7,6 @@
 namespace ops::cuda {
 namespace {
 
-int bits_of(uint64_t value) {
-  int bits = 0;
-  for (; value; value >>= 1) ++bits;
-  return bits;
-}
-
 /// Cell of each point; points left out get cell `cells`, which sorts last, and are counted.
 template <class Key>
 __global__ void keys_kernel(VoxelGrid grid, const float* points, int64_t count, int64_t columns, const int32_t* batch, Key* keys,

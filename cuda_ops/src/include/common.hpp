@@ -21,6 +21,13 @@
 
 namespace ops {
 
+/// Bits that are needed to write `value`.
+inline int bits_of(uint64_t value) {
+  int bits = 0;
+  for (; value; value >>= 1) ++bits;
+  return bits;
+}
+
 /// Sine and cosine, the same bits on the CPU and the GPU (their libraries differ in the last digit). Error below 2e-16 for |x| <= pi/4,
 /// below 1e-15 up to |x| = 1e5. NaN or infinity give NaN.
 OPS_HOST_DEVICE void sincos_same(double x, double& sine, double& cosine) {
