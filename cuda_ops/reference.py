@@ -5,6 +5,7 @@ import numpy as np
 
 from cuda_ops.boxes import PointsInBoxes
 from cuda_ops.grid import Grid
+from cuda_ops.nearest import NearestInGroup
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits
 from cuda_ops.voxelize import HardVoxels, MeanVoxels
@@ -315,3 +316,17 @@ def _chance(seed: int, ray: int, primitive: int, stream: int) -> float:
     bits = _mix((bits + ray * step) % 2**64)
     bits = _mix((bits + (4 * primitive + stream) * step) % 2**64)
     return ((bits >> 12) + 0.5) / 2**52
+
+
+def nearest_in_group(queries: np.ndarray, query_group: np.ndarray, points: np.ndarray, point_group: np.ndarray) -> NearestInGroup:
+    """Every query with every point."""
+    index, squared_distance = np.full(len(queries), -1, np.int32), np.full(len(queries), np.inf)
+    for i, (x, y) in enumerate(queries.astype(np.float64)):
+        for row, (u, v) in enumerate(points.astype(np.float64)):
+            if query_group[i] != point_group[row] or not np.isfinite([x, y, u, v]).all():
+                continue
+            with np.errstate(over="ignore"):
+                squared = (x - u) * (x - u) + (y - v) * (y - v)
+            if index[i] < 0 or squared < squared_distance[i]:
+                index[i], squared_distance[i] = row, squared
+    return NearestInGroup(index, squared_distance)

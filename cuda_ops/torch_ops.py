@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cuda_ops import boxes, nms, rays, voxelize
+from cuda_ops import boxes, nearest, nms, rays, voxelize
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
@@ -20,6 +20,7 @@ class Operator(NamedTuple):
     schema: str
     body: Callable[..., Any]
     fake: Callable[..., Any]
+    autograd: Callable[[str], None] | None = None  # registers the gradient of the operator of that name; None: it has none
 
 
 def _dynamic(limit: int | None = None) -> Any:  # a length that only the data tell
@@ -71,6 +72,11 @@ def _fake_rays(
     return origins.new_empty((count,)), origins.new_empty((count, 3)), origins.new_empty((count,), dtype=torch.int32)
 
 
+def _fake_nearest(queries, query_group, points, point_group):
+    count = queries.shape[0]
+    return queries.new_empty((count,), dtype=torch.int32), queries.new_empty((count,), dtype=torch.float64)
+
+
 _NMS = "int? max_out, Tensor? group) -> Tensor"
 
 
@@ -99,6 +105,11 @@ OPERATORS = {
         rays._cast_rays,
         _fake_rays,
     ),
+    "nearest_in_group": Operator(
+        "(Tensor queries, Tensor query_group, Tensor points, Tensor point_group) -> (Tensor, Tensor)",
+        nearest._nearest_in_group,
+        _fake_nearest,
+    ),
 }
 
 for _name, _operator in OPERATORS.items():
@@ -106,6 +117,8 @@ for _name, _operator in OPERATORS.items():
     for _device in ("CPU", "CUDA"):
         _LIBRARY.impl(_name, _operator.body, _device)
     torch.library.register_fake(f"cuda_ops::{_name}", _operator.fake, lib=_LIBRARY)
+    if _operator.autograd is not None:
+        _operator.autograd(f"cuda_ops::{_name}")
 
 
 def registered(name: str) -> Callable[..., Any]:

@@ -14,4 +14,5 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "nms_bev", &ops::cpu::nms_bev);
   ops::offer(m, "nms_circle", &ops::cpu::nms_circle);
   ops::offer(m, "cast_rays", &ops::cpu::cast_rays);
+  ops::offer(m, "nearest_in_group", &ops::cpu::nearest_in_group);
 }

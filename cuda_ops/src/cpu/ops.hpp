@@ -34,4 +34,8 @@ void cast_rays(const float* origins, const float* directions, int64_t num_rays, 
                const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
                double max_range, bool culled, float* distance, float* normals, int32_t* primitive, int num_threads);
 
+// nearest.cpp; places are rows of two doubles
+void nearest_in_group(const double* queries, const int64_t* query_group, int64_t num_queries, const double* points,
+                      const int64_t* point_group, int64_t num_points, int32_t* index, double* squared_distance, int num_threads);
+
 }  // namespace ops::cpu

@@ -34,4 +34,8 @@ void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* sc
 void nms_circle(const double* centers, int64_t num, int64_t columns, const double* scores, const int64_t* group, double radius,
                 double squared_radius, int64_t max_out, int64_t* keep, int64_t* num_kept, cudaStream_t stream);
 
+// nearest.cu
+void nearest_in_group(const double* queries, const int64_t* query_group, int64_t num_queries, const double* points,
+                      const int64_t* point_group, int64_t num_points, int32_t* index, double* squared_distance, cudaStream_t stream);
+
 }  // namespace ops::cuda
