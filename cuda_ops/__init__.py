@@ -5,6 +5,7 @@ same in every run. `cuda_ops.reference` has the same functions in plain NumPy, s
 """
 
 from cuda_ops.boxes import PointsInBoxes, iou_3d, iou_bev, points_in_boxes
+from cuda_ops.gather import gather_bilinear
 from cuda_ops.grid import Grid
 from cuda_ops.nearest import NearestInGroup, nearest_in_group
 from cuda_ops.nms import nms_bev, nms_circle
@@ -22,6 +23,7 @@ __all__ = [
     "PointsInBoxes",
     "Primitives",
     "cast_rays",
+    "gather_bilinear",
     "iou_3d",
     "iou_bev",
     "nearest_in_group",

@@ -330,3 +330,20 @@ def nearest_in_group(queries: np.ndarray, query_group: np.ndarray, points: np.nd
             if index[i] < 0 or squared < squared_distance[i]:
                 index[i], squared_distance[i] = row, squared
     return NearestInGroup(index, squared_distance)
+
+
+def gather_bilinear(feature_map: np.ndarray, xy: np.ndarray, batch_index: np.ndarray | None = None) -> np.ndarray:
+    """Point by point, in the arithmetic and the order of `bilinear_interpolate_torch`."""
+    samples, channels, height, width = feature_map.shape
+    number = np.float64 if feature_map.dtype == np.float64 else np.float32
+    out = np.zeros((len(xy), channels), feature_map.dtype)
+    for i, (x, y) in enumerate(xy.astype(number)):
+        sample = 0 if batch_index is None else int(batch_index[i])
+        if not (0 <= x and 0 <= y and np.floor(x) + 1 < width and np.floor(y) + 1 < height and 0 <= sample < samples):
+            continue
+        x0, y0 = int(x), int(y)
+        x1, y1 = x0 + 1, y0 + 1
+        a, b, c, d = (feature_map[sample, :, row, column].astype(number) for column in (x0, x1) for row in (y0, y1))
+        u0, u1, v0, v1 = number(x0), number(x1), number(y0), number(y1)
+        out[i] = a * ((u1 - x) * (v1 - y)) + b * ((u1 - x) * (y - v0)) + c * ((x - u0) * (v1 - y)) + d * ((x - u0) * (y - v0))
+    return out

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cuda_ops import boxes, nearest, nms, rays, voxelize
+from cuda_ops import boxes, gather, nearest, nms, rays, voxelize
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
@@ -77,6 +77,26 @@ def _fake_nearest(queries, query_group, points, point_group):
     return queries.new_empty((count,), dtype=torch.int32), queries.new_empty((count,), dtype=torch.float64)
 
 
+def _fake_gather(feature_map, xy, batch_index):
+    return feature_map.new_empty((xy.shape[0], feature_map.shape[1]))
+
+
+def _fake_gather_gradient(gradient, feature_map, xy, batch_index, for_map, for_xy):
+    return torch.empty_like(feature_map) if for_map else feature_map.new_empty((0,)), xy.new_empty(xy.shape if for_xy else (0,))
+
+
+def _differentiate_gather(name: str) -> None:
+    def save(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    def gradients(ctx, gradient):
+        for_map, for_xy, _ = ctx.needs_input_grad
+        to_map, to_xy = registered("gather_bilinear_gradient")(gradient, *ctx.saved_tensors, for_map, for_xy)
+        return to_map if for_map else None, to_xy if for_xy else None, None
+
+    torch.library.register_autograd(name, gradients, setup_context=save, lib=_LIBRARY)
+
+
 _NMS = "int? max_out, Tensor? group) -> Tensor"
 
 
@@ -109,6 +129,14 @@ OPERATORS = {
         "(Tensor queries, Tensor query_group, Tensor points, Tensor point_group) -> (Tensor, Tensor)",
         nearest._nearest_in_group,
         _fake_nearest,
+    ),
+    "gather_bilinear": Operator(
+        "(Tensor feature_map, Tensor xy, Tensor? batch_index) -> Tensor", gather._gather_bilinear, _fake_gather, _differentiate_gather
+    ),
+    "gather_bilinear_gradient": Operator(
+        "(Tensor gradient, Tensor feature_map, Tensor xy, Tensor? batch_index, bool for_map, bool for_xy) -> (Tensor, Tensor)",
+        gather._gather_bilinear_gradient,
+        _fake_gather_gradient,
     ),
 }
 

@@ -15,4 +15,12 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "nms_circle", &ops::cpu::nms_circle);
   ops::offer(m, "cast_rays", &ops::cpu::cast_rays);
   ops::offer(m, "nearest_in_group", &ops::cpu::nearest_in_group);
+  ops::offer(m, "gather_bilinear_float32", &ops::cpu::gather_bilinear<float>);
+  ops::offer(m, "gather_bilinear_gradient_float32", &ops::cpu::gather_bilinear_gradient<float>);
+  ops::offer(m, "gather_bilinear_float64", &ops::cpu::gather_bilinear<double>);
+  ops::offer(m, "gather_bilinear_gradient_float64", &ops::cpu::gather_bilinear_gradient<double>);
+  ops::offer(m, "gather_bilinear_float16", &ops::cpu::gather_bilinear<ops::Half>);
+  ops::offer(m, "gather_bilinear_gradient_float16", &ops::cpu::gather_bilinear_gradient<ops::Half>);
+  ops::offer(m, "gather_bilinear_bfloat16", &ops::cpu::gather_bilinear<ops::BFloat16>);
+  ops::offer(m, "gather_bilinear_gradient_bfloat16", &ops::cpu::gather_bilinear_gradient<ops::BFloat16>);
 }

@@ -18,4 +18,12 @@ NB_MODULE(_cuda, m) {
   ops::offer(m, "nms_bev", &ops::cuda::nms_bev);
   ops::offer(m, "nms_circle", &ops::cuda::nms_circle);
   ops::offer(m, "nearest_in_group", &ops::cuda::nearest_in_group);
+  ops::offer(m, "gather_bilinear_float32", &ops::cuda::gather_bilinear<float>);
+  ops::offer(m, "gather_bilinear_gradient_float32", &ops::cuda::gather_bilinear_gradient<float>);
+  ops::offer(m, "gather_bilinear_float64", &ops::cuda::gather_bilinear<double>);
+  ops::offer(m, "gather_bilinear_gradient_float64", &ops::cuda::gather_bilinear_gradient<double>);
+  ops::offer(m, "gather_bilinear_float16", &ops::cuda::gather_bilinear<ops::Half>);
+  ops::offer(m, "gather_bilinear_gradient_float16", &ops::cuda::gather_bilinear_gradient<ops::Half>);
+  ops::offer(m, "gather_bilinear_bfloat16", &ops::cuda::gather_bilinear<ops::BFloat16>);
+  ops::offer(m, "gather_bilinear_gradient_bfloat16", &ops::cuda::gather_bilinear_gradient<ops::BFloat16>);
 }
