@@ -50,12 +50,12 @@ class NumpySpace:
         return np.ascontiguousarray(array, dtype=dtypes[0])
 
     def take_strided(self, name: str, value: Any, shape: Sequence[int | str | None], *dtypes: str) -> tuple[np.ndarray, tuple[int, ...]]:
-        """`value` as it lies in memory, of one of the dtypes, and its strides in elements; copied only where elements are cut or swapped."""
+        """`value` of one of the dtypes where it lies, and its strides in elements. Copied only where they are no whole numbers."""
         array = np.asarray(value)
         _expect_dtype(name, str(array.dtype), dtypes)
         _expect_shape(name, array.shape, shape)
-        if not (array.flags.aligned and array.dtype.isnative) or any(stride % array.itemsize for stride in array.strides):
-            array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+        if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+            array = np.ascontiguousarray(array)
         return array, tuple(stride // array.itemsize for stride in array.strides)
 
     def empty(self, shape: Sequence[int], dtype: str) -> np.ndarray:
@@ -109,7 +109,7 @@ class TorchSpace:
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         torch = sys.modules["torch"]
-        if not self.on_gpu:
+        if not self.on_gpu and dtype != "bfloat16":  # which NumPy does not know
             return torch.from_numpy(NumpySpace().empty(shape, dtype))
         return torch.empty(tuple(shape), dtype=_dtype(dtype), device=self.device)
 

@@ -43,9 +43,7 @@ def _gather_bilinear(feature_map: Any, xy: Any, batch_index: Any) -> Any:
     return out
 
 
-def _gather_bilinear_gradient(
-    gradient: Any, feature_map: Any, xy: Any, batch_index: Any, for_map: bool, for_xy: bool
-) -> tuple[Any, Any]:
+def _gather_bilinear_gradient(gradient: Any, feature_map: Any, xy: Any, batch_index: Any, for_map: bool, for_xy: bool) -> tuple[Any, Any]:
     """What reaches the map and the places from `gradient` (N, C); torch only. What is not asked for is empty."""
     space = space_of("gather_bilinear_gradient", gradient=gradient, feature_map=feature_map, xy=xy, batch_index=batch_index)
     torch, xy_dtype = sys.modules["torch"], xy.dtype

@@ -339,7 +339,7 @@ def gather_bilinear(feature_map: np.ndarray, xy: np.ndarray, batch_index: np.nda
     out = np.zeros((len(xy), channels), feature_map.dtype)
     for i, (x, y) in enumerate(xy.astype(number)):
         sample = 0 if batch_index is None else int(batch_index[i])
-        if not (0 <= x and 0 <= y and np.floor(x) + 1 < width and np.floor(y) + 1 < height and 0 <= sample < samples):
+        if not (x >= 0 and y >= 0 and np.floor(x) + 1 < width and np.floor(y) + 1 < height and 0 <= sample < samples):
             continue
         x0, y0 = int(x), int(y)
         x1, y1 = x0 + 1, y0 + 1

@@ -38,25 +38,46 @@ void gather_rows(const T* values, const MapLayout& map, const Real<T>* xy, const
   }
 }
 
-/// Some points, channel by channel: each channel is a map of its own, far from the next.
+/// A few points that read something, as rows for vectors.
+template <class Number>
+struct Tile {
+  static constexpr int64_t kPoints = 32;
+  int64_t count = 0;
+  int64_t place[kPoints], point[kPoints];
+  Number weight[4][kPoints];
+
+  void add(const MapLayout& map, const Corners<Number>& corners, int64_t i) {
+    place[count] = corners.offset(map, 0), point[count] = i;
+    for (int k = 0; k < 4; ++k) weight[k][count] = corners.weight[k];
+    ++count;
+  }
+};
+
+/// Tile by tile, in a tile channel by channel: each channel is a map of its own, far from the next.
 template <class T>
 void gather_planes(const T* values, const MapLayout& map, const Real<T>* xy, const int32_t* batch, int64_t begin, int64_t end, T* out) {
-  constexpr int64_t kPoints = 512;
-  Corners<Real<T>> corners[kPoints];
-  for (int64_t first = begin; first < end; first += kPoints) {
-    const int64_t count = std::min(kPoints, end - first);
-    for (int64_t i = 0; i < count; ++i) corners[i] = corners_at(map, xy, batch, first + i);
-    for (int64_t c = 0; c < map.channels; ++c) {
-      const T* plane = values + c * map.channel_stride;
-      for (int64_t i = 0; i < count; ++i) {
-        Real<T> value = 0;
-        if (corners[i].is_inside()) {
-          const T* place = plane + corners[i].offset(map, 0);
-          value = blend(load(place[0]), load(place[map.row_stride]), load(place[map.column_stride]),
-                        load(place[map.row_stride + map.column_stride]), corners[i].weight);
-        }
-        store(value, out + (first + i) * map.channels + c);
+  using Number = Real<T>;
+  Tile<Number> tile;
+  Number blended[Tile<Number>::kPoints];
+  for (int64_t first = begin; first < end; first += Tile<Number>::kPoints) {
+    const int64_t last = std::min(first + Tile<Number>::kPoints, end);
+    tile.count = 0;
+    for (int64_t i = first; i < last; ++i) {
+      const auto corners = corners_at(map, xy, batch, i);
+      if (corners.is_inside()) {
+        tile.add(map, corners, i);
+      } else {
+        for (int64_t c = 0; c < map.channels; ++c) store(Number(0), out + i * map.channels + c);
       }
+    }
+    for (int64_t c = 0; c < map.channels; ++c) {
+      const T *p0 = values + c * map.channel_stride, *p1 = p0 + map.row_stride, *p2 = p0 + map.column_stride, *p3 = p1 + map.column_stride;
+      for (int64_t i = 0; i < tile.count; ++i) {
+        const int64_t place = tile.place[i];
+        const Number weight[4] = {tile.weight[0][i], tile.weight[1][i], tile.weight[2][i], tile.weight[3][i]};
+        blended[i] = blend(load(p0[place]), load(p1[place]), load(p2[place]), load(p3[place]), weight);
+      }
+      for (int64_t i = 0; i < tile.count; ++i) store(blended[i], out + tile.point[i] * map.channels + c);
     }
   }
 }
