@@ -5,7 +5,9 @@ same in every run. `cuda_ops.reference` has the same functions in plain NumPy, s
 """
 
 from cuda_ops.boxes import PointsInBoxes, iou_3d, iou_bev, points_in_boxes
+from cuda_ops.gather import gather_bilinear
 from cuda_ops.grid import Grid
+from cuda_ops.nearest import NearestInGroup, nearest_in_group
 from cuda_ops.nms import nms_bev, nms_circle
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits, cast_rays
@@ -19,14 +21,17 @@ __all__ = [
     "Hits",
     "Kind",
     "MeanVoxels",
+    "NearestInGroup",
     "PointsInBoxes",
     "Primitives",
     "ScatterMax",
     "ScatterMean",
     "SparseIndices",
     "cast_rays",
+    "gather_bilinear",
     "iou_3d",
     "iou_bev",
+    "nearest_in_group",
     "nms_bev",
     "nms_circle",
     "points_in_boxes",

@@ -49,6 +49,15 @@ class NumpySpace:
             array = array.clip(-(2**31), 2**31 - 1)
         return np.ascontiguousarray(array, dtype=dtypes[0])
 
+    def take_strided(self, name: str, value: Any, shape: Sequence[int | str | None], *dtypes: str) -> tuple[np.ndarray, tuple[int, ...]]:
+        """`value` of one of the dtypes where it lies, and its strides in elements. Copied only where they are no whole numbers."""
+        array = np.asarray(value)
+        _expect_dtype(name, str(array.dtype), dtypes)
+        _expect_shape(name, array.shape, shape)
+        if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+            array = np.ascontiguousarray(array)
+        return array, tuple(stride // array.itemsize for stride in array.strides)
+
     def empty(self, shape: Sequence[int], dtype: str) -> np.ndarray:
         """Undefined content; large ones reuse memory of earlier results that are gone."""
         count, kind = int(np.prod(shape, dtype=np.int64)), np.dtype(dtype)
@@ -94,9 +103,16 @@ class TorchSpace:
             value = value.clamp(-(2**31), 2**31 - 1)
         return value.to(_dtype(dtypes[0])).contiguous()
 
+    def take_strided(self, name: str, value: Any, shape: Sequence[int | str | None], *dtypes: str) -> tuple[Any, tuple[int, ...]]:
+        """As NumpySpace.take_strided; never copied."""
+        _expect_dtype(name, str(value.dtype).removeprefix("torch."), dtypes)
+        _expect_shape(name, tuple(value.shape), shape)
+        value = value.detach()
+        return value, tuple(value.stride())
+
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         torch = sys.modules["torch"]
-        if not self.on_gpu:
+        if not self.on_gpu and dtype != "bfloat16":  # which NumPy does not know
             return torch.from_numpy(NumpySpace().empty(shape, dtype))
         return torch.empty(tuple(shape), dtype=_dtype(dtype), device=self.device)
 

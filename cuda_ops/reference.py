@@ -5,6 +5,7 @@ import numpy as np
 
 from cuda_ops.boxes import PointsInBoxes
 from cuda_ops.grid import Grid
+from cuda_ops.nearest import NearestInGroup
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits
 from cuda_ops.scatter import ScatterMax, ScatterMean
@@ -387,3 +388,34 @@ def scatter_mean(values: np.ndarray, index: np.ndarray, size: int) -> ScatterMea
                 sums[voxel] = sums[voxel] + values[row] if count[voxel] else values[row]
                 count[voxel] += 1
         return ScatterMean(sums / np.maximum(count, 1)[:, None].astype(values.dtype), count)
+
+
+def nearest_in_group(queries: np.ndarray, query_group: np.ndarray, points: np.ndarray, point_group: np.ndarray) -> NearestInGroup:
+    """Every query with every point."""
+    index, squared_distance = np.full(len(queries), -1, np.int32), np.full(len(queries), np.inf)
+    for i, (x, y) in enumerate(queries.astype(np.float64)):
+        for row, (u, v) in enumerate(points.astype(np.float64)):
+            if query_group[i] != point_group[row] or not np.isfinite([x, y, u, v]).all():
+                continue
+            with np.errstate(over="ignore"):
+                squared = (x - u) * (x - u) + (y - v) * (y - v)
+            if index[i] < 0 or squared < squared_distance[i]:
+                index[i], squared_distance[i] = row, squared
+    return NearestInGroup(index, squared_distance)
+
+
+def gather_bilinear(feature_map: np.ndarray, xy: np.ndarray, batch_index: np.ndarray | None = None) -> np.ndarray:
+    """Point by point, in the arithmetic and the order of `bilinear_interpolate_torch`."""
+    samples, channels, height, width = feature_map.shape
+    number = np.float64 if feature_map.dtype == np.float64 else np.float32
+    out = np.zeros((len(xy), channels), feature_map.dtype)
+    for i, (x, y) in enumerate(xy.astype(number)):
+        sample = 0 if batch_index is None else int(batch_index[i])
+        if not (x >= 0 and y >= 0 and np.floor(x) + 1 < width and np.floor(y) + 1 < height and 0 <= sample < samples):
+            continue
+        x0, y0 = int(x), int(y)
+        x1, y1 = x0 + 1, y0 + 1
+        a, b, c, d = (feature_map[sample, :, row, column].astype(number) for column in (x0, x1) for row in (y0, y1))
+        u0, u1, v0, v1 = number(x0), number(x1), number(y0), number(y1)
+        out[i] = a * ((u1 - x) * (v1 - y)) + b * ((u1 - x) * (y - v0)) + c * ((x - u0) * (v1 - y)) + d * ((x - u0) * (y - v0))
+    return out

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cuda_ops import boxes, nms, rays, scatter, sparse, voxelize
+from cuda_ops import boxes, gather, nearest, nms, rays, scatter, sparse, voxelize
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
@@ -132,6 +132,29 @@ def _scatter_mean_grad_backward(ctx, grad):
     return registered("scatter_mean")(grad, index, ctx.size)[0], None, None
 
 
+def _fake_nearest(queries, query_group, points, point_group):
+    count = queries.shape[0]
+    return queries.new_empty((count,), dtype=torch.int32), queries.new_empty((count,), dtype=torch.float64)
+
+
+def _fake_gather(feature_map, xy, batch_index):
+    return feature_map.new_empty((xy.shape[0], feature_map.shape[1]))
+
+
+def _fake_gather_gradient(gradient, feature_map, xy, batch_index, for_map, for_xy):
+    return torch.empty_like(feature_map) if for_map else feature_map.new_empty((0,)), xy.new_empty(xy.shape if for_xy else (0,))
+
+
+def _save_inputs(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _gather_backward(ctx, gradient):
+    for_map, for_xy, _ = ctx.needs_input_grad
+    to_map, to_xy = registered("gather_bilinear_gradient")(gradient, *ctx.saved_tensors, for_map, for_xy)
+    return to_map if for_map else None, to_xy if for_xy else None, None
+
+
 _NMS = "int? max_out, Tensor? group) -> Tensor"
 
 
@@ -188,6 +211,22 @@ OPERATORS = {
         scatter._scatter_mean_grad,
         _fake_scatter_grad,
         Gradient(_scatter_grad_setup, _scatter_mean_grad_backward),
+    ),
+    "nearest_in_group": Operator(
+        "(Tensor queries, Tensor query_group, Tensor points, Tensor point_group) -> (Tensor, Tensor)",
+        nearest._nearest_in_group,
+        _fake_nearest,
+    ),
+    "gather_bilinear": Operator(
+        "(Tensor feature_map, Tensor xy, Tensor? batch_index) -> Tensor",
+        gather._gather_bilinear,
+        _fake_gather,
+        Gradient(_save_inputs, _gather_backward),
+    ),
+    "gather_bilinear_gradient": Operator(
+        "(Tensor gradient, Tensor feature_map, Tensor xy, Tensor? batch_index, bool for_map, bool for_xy) -> (Tensor, Tensor)",
+        gather._gather_bilinear_gradient,
+        _fake_gather_gradient,
     ),
 }
 

@@ -24,4 +24,13 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "scatter_max_grad_float64", &ops::cpu::scatter_max_grad<double>);
   ops::offer(m, "scatter_mean_grad_float32", &ops::cpu::scatter_mean_grad<float>);
   ops::offer(m, "scatter_mean_grad_float64", &ops::cpu::scatter_mean_grad<double>);
+  ops::offer(m, "nearest_in_group", &ops::cpu::nearest_in_group);
+  ops::offer(m, "gather_bilinear_float32", &ops::cpu::gather_bilinear<float>);
+  ops::offer(m, "gather_bilinear_gradient_float32", &ops::cpu::gather_bilinear_gradient<float>);
+  ops::offer(m, "gather_bilinear_float64", &ops::cpu::gather_bilinear<double>);
+  ops::offer(m, "gather_bilinear_gradient_float64", &ops::cpu::gather_bilinear_gradient<double>);
+  ops::offer(m, "gather_bilinear_float16", &ops::cpu::gather_bilinear<ops::Half>);
+  ops::offer(m, "gather_bilinear_gradient_float16", &ops::cpu::gather_bilinear_gradient<ops::Half>);
+  ops::offer(m, "gather_bilinear_bfloat16", &ops::cpu::gather_bilinear<ops::BFloat16>);
+  ops::offer(m, "gather_bilinear_gradient_bfloat16", &ops::cpu::gather_bilinear_gradient<ops::BFloat16>);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "sparse_indices.hpp"
+#include "gather.hpp"
 #include "voxelize.hpp"
 
 namespace ops::cpu {
@@ -55,5 +56,17 @@ void scatter_max_grad(const T* grad, int64_t size, int64_t columns, const int32_
 template <class T>
 void scatter_mean_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* counts,
                        T* grad_values, int num_threads);
+
+// nearest.cpp; places are rows of two doubles
+void nearest_in_group(const double* queries, const int64_t* query_group, int64_t num_queries, const double* points,
+                      const int64_t* point_group, int64_t num_points, int32_t* index, double* squared_distance, int num_threads);
+
+// gather.cpp; T is float, double, Half or BFloat16; batch may be null, and so may the gradient that is not wanted; map_gradient: zeros
+template <class T>
+void gather_bilinear(const T* values, MAP_LAYOUT_ARGUMENTS, const Real<T>* xy, const int32_t* batch, int64_t num_points, T* out,
+                     int num_threads);
+template <class T>
+void gather_bilinear_gradient(const T* gradients, const T* values, MAP_LAYOUT_ARGUMENTS, const Real<T>* xy, const int32_t* batch,
+                              int64_t num_points, T* map_gradient, GRADIENT_STRIDES_ARGUMENTS, Real<T>* xy_gradient, int num_threads);
 
 }  // namespace ops::cpu

@@ -27,4 +27,13 @@ NB_MODULE(_cuda, m) {
   ops::offer(m, "scatter_max_grad_float64", &ops::cuda::scatter_max_grad<double>);
   ops::offer(m, "scatter_mean_grad_float32", &ops::cuda::scatter_mean_grad<float>);
   ops::offer(m, "scatter_mean_grad_float64", &ops::cuda::scatter_mean_grad<double>);
+  ops::offer(m, "nearest_in_group", &ops::cuda::nearest_in_group);
+  ops::offer(m, "gather_bilinear_float32", &ops::cuda::gather_bilinear<float>);
+  ops::offer(m, "gather_bilinear_gradient_float32", &ops::cuda::gather_bilinear_gradient<float>);
+  ops::offer(m, "gather_bilinear_float64", &ops::cuda::gather_bilinear<double>);
+  ops::offer(m, "gather_bilinear_gradient_float64", &ops::cuda::gather_bilinear_gradient<double>);
+  ops::offer(m, "gather_bilinear_float16", &ops::cuda::gather_bilinear<ops::Half>);
+  ops::offer(m, "gather_bilinear_gradient_float16", &ops::cuda::gather_bilinear_gradient<ops::Half>);
+  ops::offer(m, "gather_bilinear_bfloat16", &ops::cuda::gather_bilinear<ops::BFloat16>);
+  ops::offer(m, "gather_bilinear_gradient_bfloat16", &ops::cuda::gather_bilinear_gradient<ops::BFloat16>);
 }

@@ -77,6 +77,11 @@ __device__ __forceinline__ void add_of_warp(int64_t value, int64_t* sum) {
   }
 }
 
+/// The value of the lane that stands `offset` lanes further on.
+__device__ __forceinline__ double down_of_warp(double value, int offset) {
+  return __longlong_as_double(__shfl_down_sync(0xffffffffu, static_cast<int64_t>(__double_as_longlong(value)), offset));
+}
+
 // sort.cu: the only file that instantiates CUB, because that is what takes long to compile
 
 /// Stable sort of `count` (key, value) pairs by the lower `bits` of the keys; count below 2^31.

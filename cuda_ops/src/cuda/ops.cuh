@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "sparse_indices.hpp"
+#include "gather.hpp"
 #include "voxelize.hpp"
 
 namespace ops::cuda {
@@ -54,5 +55,17 @@ void scatter_max_grad(const T* grad, int64_t size, int64_t columns, const int32_
 template <class T>
 void scatter_mean_grad(const T* grad, int64_t size, int64_t columns, const int32_t* index, int64_t num_rows, const int32_t* counts,
                        T* grad_values, cudaStream_t stream);
+
+// nearest.cu
+void nearest_in_group(const double* queries, const int64_t* query_group, int64_t num_queries, const double* points,
+                      const int64_t* point_group, int64_t num_points, int32_t* index, double* squared_distance, cudaStream_t stream);
+
+// gather.cu; T is float, double, Half or BFloat16
+template <class T>
+void gather_bilinear(const T* values, MAP_LAYOUT_ARGUMENTS, const Real<T>* xy, const int32_t* batch, int64_t num_points, T* out,
+                     cudaStream_t stream);
+template <class T>
+void gather_bilinear_gradient(const T* gradients, const T* values, MAP_LAYOUT_ARGUMENTS, const Real<T>* xy, const int32_t* batch,
+                              int64_t num_points, T* map_gradient, GRADIENT_STRIDES_ARGUMENTS, Real<T>* xy_gradient, cudaStream_t stream);
 
 }  // namespace ops::cuda
