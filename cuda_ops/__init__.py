@@ -9,6 +9,7 @@ from cuda_ops.grid import Grid
 from cuda_ops.nms import nms_bev, nms_circle
 from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits, cast_rays
+from cuda_ops.sparse_conv import sparse_conv, sparse_conv_weight_gradient, transpose_table
 from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "nms_bev",
     "nms_circle",
     "points_in_boxes",
+    "sparse_conv",
+    "sparse_conv_weight_gradient",
+    "transpose_table",
     "voxelize_hard",
     "voxelize_mean",
 ]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cuda_ops import boxes, nms, rays, voxelize
+from cuda_ops.sparse_conv import _sparse_conv, _sparse_conv_weight_gradient, _transpose_table
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
@@ -20,6 +21,7 @@ class Operator(NamedTuple):
     schema: str
     body: Callable[..., Any]
     fake: Callable[..., Any]
+    autograd: Callable[[str], None] | None = None  # registers the gradient of the operator of that name; None: it has none
 
 
 def _dynamic(limit: int | None = None) -> Any:  # a length that only the data tell
@@ -71,6 +73,63 @@ def _fake_rays(
     return origins.new_empty((count,)), origins.new_empty((count, 3)), origins.new_empty((count,), dtype=torch.int32)
 
 
+def _fake_transpose(table, num_inputs):
+    return table.new_empty((num_inputs, table.shape[1]))
+
+
+def _fake_sparse_conv(features, weight, table, bias, residual, transposed, relu):
+    return features.new_empty((table.shape[0], weight.shape[0]))
+
+
+def _fake_weight_gradient(features, gradient, table):
+    channels = gradient.shape[1]
+    return gradient.new_empty((channels, table.shape[1], features.shape[1])), gradient.new_empty((channels,))
+
+
+def _differentiate_sparse_conv(name: str) -> None:
+    def save(ctx, inputs, output):
+        features, weight, table, _, _, transposed, ctx.relu = inputs
+        ctx.save_for_backward(features, weight, table, transposed, output if ctx.relu else None)
+
+    def gradients(ctx, gradient):
+        features, weight, table, transposed, output = ctx.saved_tensors
+        for_features, for_weight, _, for_bias, for_residual, _, _ = ctx.needs_input_grad
+        to_features = to_weight = to_bias = None
+        if ctx.relu:
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)  # as torch's own ReLU: a NaN lets the gradient through
+        if for_features:
+            if transposed is None:
+                transposed = registered("transpose_table")(table, features.shape[0])
+            turned = weight.permute(4, 1, 2, 3, 0).contiguous()
+            to_features = registered("sparse_conv")(gradient, turned, transposed, None, None, table, False)
+        if for_weight or for_bias:
+            to_weight, to_bias = registered("sparse_conv_weight_gradient")(features, gradient, table)
+            to_weight = to_weight.reshape(weight.shape)
+        to_residual = gradient if for_residual else None
+        return to_features, to_weight if for_weight else None, None, to_bias if for_bias else None, to_residual, None, None
+
+    torch.library.register_autograd(name, gradients, setup_context=save, lib=_LIBRARY)
+
+
+def _differentiate_weight_gradient(name: str) -> None:
+    def save(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    def gradients(ctx, of_weight, of_bias):
+        features, gradient, table = ctx.saved_tensors
+        for_features, for_gradient, _ = ctx.needs_input_grad
+        weight = of_weight[:, None, None]  # (C_out, 1, 1, K, C_in)
+        to_features = to_gradient = None
+        if for_features:
+            transposed = registered("transpose_table")(table, features.shape[0])
+            to_features = registered("sparse_conv")(gradient, weight.permute(4, 1, 2, 3, 0).contiguous(), transposed, None, None, table, False)
+        if for_gradient:
+            to_gradient = registered("sparse_conv")(features, weight, table, of_bias, None, None, False)
+        return to_features, to_gradient, None
+
+    torch.library.register_autograd(name, gradients, setup_context=save, lib=_LIBRARY)
+
+
 _NMS = "int? max_out, Tensor? group) -> Tensor"
 
 
@@ -99,6 +158,19 @@ OPERATORS = {
         rays._cast_rays,
         _fake_rays,
     ),
+    "transpose_table": Operator("(Tensor table, SymInt num_inputs) -> Tensor", _transpose_table, _fake_transpose),
+    "sparse_conv": Operator(
+        "(Tensor features, Tensor weight, Tensor table, Tensor? bias, Tensor? residual, Tensor? transposed, bool relu) -> Tensor",
+        _sparse_conv,
+        _fake_sparse_conv,
+        _differentiate_sparse_conv,
+    ),
+    "sparse_conv_weight_gradient": Operator(
+        "(Tensor features, Tensor gradient, Tensor table) -> (Tensor, Tensor)",
+        _sparse_conv_weight_gradient,
+        _fake_weight_gradient,
+        _differentiate_weight_gradient,
+    ),
 }
 
 for _name, _operator in OPERATORS.items():
@@ -106,6 +178,8 @@ for _name, _operator in OPERATORS.items():
     for _device in ("CPU", "CUDA"):
         _LIBRARY.impl(_name, _operator.body, _device)
     torch.library.register_fake(f"cuda_ops::{_name}", _operator.fake, lib=_LIBRARY)
+    if _operator.autograd is not None:
+        _operator.autograd(f"cuda_ops::{_name}")
 
 
 def registered(name: str) -> Callable[..., Any]:

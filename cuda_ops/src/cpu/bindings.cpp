@@ -14,4 +14,9 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "nms_bev", &ops::cpu::nms_bev);
   ops::offer(m, "nms_circle", &ops::cpu::nms_circle);
   ops::offer(m, "cast_rays", &ops::cpu::cast_rays);
+  ops::offer(m, "transpose_table", &ops::cpu::transpose_table);
+  ops::offer(m, "sparse_conv_float32", &ops::cpu::sparse_conv<float>);
+  ops::offer(m, "sparse_conv_float64", &ops::cpu::sparse_conv<double>);
+  ops::offer(m, "sparse_conv_weight_gradient_float32", &ops::cpu::sparse_conv_weight_gradient<float>);
+  ops::offer(m, "sparse_conv_weight_gradient_float64", &ops::cpu::sparse_conv_weight_gradient<double>);
 }

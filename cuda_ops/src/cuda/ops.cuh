@@ -34,4 +34,7 @@ void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* sc
 void nms_circle(const double* centers, int64_t num, int64_t columns, const double* scores, const int64_t* group, double radius,
                 double squared_radius, int64_t max_out, int64_t* keep, int64_t* num_kept, cudaStream_t stream);
 
+// sparse_conv.cu; the sums themselves are Triton kernels, see cuda_ops/sparse_triton.py
+void transpose_table(const int32_t* table, int64_t rows, int64_t offsets, int64_t num_others, int32_t* transposed, cudaStream_t stream);
+
 }  // namespace ops::cuda
