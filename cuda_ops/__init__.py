@@ -13,6 +13,7 @@ from cuda_ops.primitives import Kind, Primitives
 from cuda_ops.rays import Hits, cast_rays
 from cuda_ops.scatter import ScatterMax, ScatterMean, scatter_max, scatter_mean
 from cuda_ops.sparse import SparseIndices, sparse_indices
+from cuda_ops.sparse_conv import sparse_conv, sparse_conv_weight_gradient, transpose_table
 from cuda_ops.voxelize import HardVoxels, MeanVoxels, voxelize_hard, voxelize_mean
 
 __all__ = [
@@ -37,7 +38,10 @@ __all__ = [
     "points_in_boxes",
     "scatter_max",
     "scatter_mean",
+    "sparse_conv",
+    "sparse_conv_weight_gradient",
     "sparse_indices",
+    "transpose_table",
     "voxelize_hard",
     "voxelize_mean",
 ]

@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cuda_ops import boxes, gather, nearest, nms, rays, scatter, sparse, voxelize
+from cuda_ops import boxes, gather, gradients, nearest, nms, rays, scatter, sparse, voxelize
+from cuda_ops.gradients import registered
+from cuda_ops.sparse_conv import _sparse_conv, _sparse_conv_weight_gradient, _transpose_table
+
+__all__ = ["OPERATORS", "Gradient", "Operator", "registered"]
 
 _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the process: its end would take the operators away
 
@@ -103,35 +107,6 @@ def _fake_scatter_grad(grad, index, kept):
     return grad.new_empty((index.shape[0], grad.shape[1]))
 
 
-def _scatter_setup(ctx, inputs, output):
-    ctx.save_for_backward(inputs[1], output[1])  # index, and argmax or count
-
-
-def _scatter_max_backward(ctx, grad, _):
-    return registered("scatter_max_grad")(grad, *ctx.saved_tensors), None, None
-
-
-def _scatter_mean_backward(ctx, grad, _):
-    return registered("scatter_mean_grad")(grad, *ctx.saved_tensors), None, None
-
-
-def _scatter_grad_setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[1:])
-    ctx.size = inputs[0].shape[0]
-
-
-def _scatter_max_grad_backward(ctx, grad):
-    _, argmax = ctx.saved_tensors
-    if grad.shape[0] == 0:
-        return grad.new_zeros(argmax.shape), None, None
-    return torch.where(argmax >= 0, grad.gather(0, argmax.clamp(min=0).long()), 0), None, None
-
-
-def _scatter_mean_grad_backward(ctx, grad):
-    index, _ = ctx.saved_tensors
-    return registered("scatter_mean")(grad, index, ctx.size)[0], None, None
-
-
 def _fake_nearest(queries, query_group, points, point_group):
     count = queries.shape[0]
     return queries.new_empty((count,), dtype=torch.int32), queries.new_empty((count,), dtype=torch.float64)
@@ -145,14 +120,17 @@ def _fake_gather_gradient(gradient, feature_map, xy, batch_index, for_map, for_x
     return torch.empty_like(feature_map) if for_map else feature_map.new_empty((0,)), xy.new_empty(xy.shape if for_xy else (0,))
 
 
-def _save_inputs(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+def _fake_transpose(table, num_inputs):
+    return table.new_empty((num_inputs, table.shape[1]))
 
 
-def _gather_backward(ctx, gradient):
-    for_map, for_xy, _ = ctx.needs_input_grad
-    to_map, to_xy = registered("gather_bilinear_gradient")(gradient, *ctx.saved_tensors, for_map, for_xy)
-    return to_map if for_map else None, to_xy if for_xy else None, None
+def _fake_sparse_conv(features, weight, table, bias, residual, transposed, relu):
+    return features.new_empty((table.shape[0], weight.shape[0]))
+
+
+def _fake_weight_gradient(features, gradient, table):
+    channels = gradient.shape[1]
+    return gradient.new_empty((channels, table.shape[1], features.shape[1])), gradient.new_empty((channels,))
 
 
 _NMS = "int? max_out, Tensor? group) -> Tensor"
@@ -192,25 +170,25 @@ OPERATORS = {
         "(Tensor values, Tensor index, SymInt size) -> (Tensor, Tensor)",
         scatter._scatter_max,
         _fake_scatter_max,
-        Gradient(_scatter_setup, _scatter_max_backward),
+        Gradient(gradients.scatter_setup, gradients.scatter_max_backward),
     ),
     "scatter_mean": Operator(
         "(Tensor values, Tensor index, SymInt size) -> (Tensor, Tensor)",
         scatter._scatter_mean,
         _fake_scatter_mean,
-        Gradient(_scatter_setup, _scatter_mean_backward),
+        Gradient(gradients.scatter_setup, gradients.scatter_mean_backward),
     ),
     "scatter_max_grad": Operator(
         "(Tensor grad, Tensor index, Tensor argmax) -> Tensor",
         scatter._scatter_max_grad,
         _fake_scatter_grad,
-        Gradient(_scatter_grad_setup, _scatter_max_grad_backward),
+        Gradient(gradients.scatter_grad_setup, gradients.scatter_max_grad_backward),
     ),
     "scatter_mean_grad": Operator(
         "(Tensor grad, Tensor index, Tensor count) -> Tensor",
         scatter._scatter_mean_grad,
         _fake_scatter_grad,
-        Gradient(_scatter_grad_setup, _scatter_mean_grad_backward),
+        Gradient(gradients.scatter_grad_setup, gradients.scatter_mean_grad_backward),
     ),
     "nearest_in_group": Operator(
         "(Tensor queries, Tensor query_group, Tensor points, Tensor point_group) -> (Tensor, Tensor)",
@@ -221,12 +199,25 @@ OPERATORS = {
         "(Tensor feature_map, Tensor xy, Tensor? batch_index) -> Tensor",
         gather._gather_bilinear,
         _fake_gather,
-        Gradient(_save_inputs, _gather_backward),
+        Gradient(gradients.save_inputs, gradients.gather_backward),
     ),
     "gather_bilinear_gradient": Operator(
         "(Tensor gradient, Tensor feature_map, Tensor xy, Tensor? batch_index, bool for_map, bool for_xy) -> (Tensor, Tensor)",
         gather._gather_bilinear_gradient,
         _fake_gather_gradient,
+    ),
+    "transpose_table": Operator("(Tensor table, SymInt num_inputs) -> Tensor", _transpose_table, _fake_transpose),
+    "sparse_conv": Operator(
+        "(Tensor features, Tensor weight, Tensor table, Tensor? bias, Tensor? residual, Tensor? transposed, bool relu) -> Tensor",
+        _sparse_conv,
+        _fake_sparse_conv,
+        Gradient(gradients.sparse_conv_setup, gradients.sparse_conv_backward),
+    ),
+    "sparse_conv_weight_gradient": Operator(
+        "(Tensor features, Tensor gradient, Tensor table) -> (Tensor, Tensor)",
+        _sparse_conv_weight_gradient,
+        _fake_weight_gradient,
+        Gradient(gradients.save_inputs, gradients.weight_gradient_backward),
     ),
 }
 
@@ -238,8 +229,3 @@ for _name, _operator in OPERATORS.items():
     if _operator.gradient is not None:
         _setup, _backward = _operator.gradient
         torch.library.register_autograd(f"cuda_ops::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)
-
-
-def registered(name: str) -> Callable[..., Any]:
-    """torch.ops.cuda_ops.<name>, without the look-up of overloads."""
-    return getattr(torch.ops.cuda_ops, name).default

@@ -33,4 +33,9 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "gather_bilinear_gradient_float16", &ops::cpu::gather_bilinear_gradient<ops::Half>);
   ops::offer(m, "gather_bilinear_bfloat16", &ops::cpu::gather_bilinear<ops::BFloat16>);
   ops::offer(m, "gather_bilinear_gradient_bfloat16", &ops::cpu::gather_bilinear_gradient<ops::BFloat16>);
+  ops::offer(m, "transpose_table", &ops::cpu::transpose_table);
+  ops::offer(m, "sparse_conv_float32", &ops::cpu::sparse_conv<float>);
+  ops::offer(m, "sparse_conv_float64", &ops::cpu::sparse_conv<double>);
+  ops::offer(m, "sparse_conv_weight_gradient_float32", &ops::cpu::sparse_conv_weight_gradient<float>);
+  ops::offer(m, "sparse_conv_weight_gradient_float64", &ops::cpu::sparse_conv_weight_gradient<double>);
 }

@@ -69,4 +69,13 @@ template <class T>
 void gather_bilinear_gradient(const T* gradients, const T* values, MAP_LAYOUT_ARGUMENTS, const Real<T>* xy, const int32_t* batch,
                               int64_t num_points, T* map_gradient, GRADIENT_STRIDES_ARGUMENTS, Real<T>* xy_gradient, int num_threads);
 
+// sparse_conv.cpp; T is float or double; tables hold -1 for none; bias, residual and bias_gradient may be null
+void transpose_table(const int32_t* table, int64_t rows, int64_t offsets, int64_t num_others, int32_t* transposed, int num_threads);
+template <class T>
+void sparse_conv(const T* features, int64_t num_inputs, int64_t c_in, const T* weight, int64_t c_out, int64_t offsets, const int32_t* table,
+                 int64_t num_outputs, const T* bias, const T* residual, bool relu, T* out, int num_threads);
+template <class T>
+void sparse_conv_weight_gradient(const T* features, int64_t num_inputs, int64_t c_in, const T* gradient, int64_t c_out, int64_t offsets,
+                                 const int32_t* table, int64_t num_outputs, T* weight_gradient, T* bias_gradient, int num_threads);
+
 }  // namespace ops::cpu

@@ -36,4 +36,5 @@ NB_MODULE(_cuda, m) {
   ops::offer(m, "gather_bilinear_gradient_float16", &ops::cuda::gather_bilinear_gradient<ops::Half>);
   ops::offer(m, "gather_bilinear_bfloat16", &ops::cuda::gather_bilinear<ops::BFloat16>);
   ops::offer(m, "gather_bilinear_gradient_bfloat16", &ops::cuda::gather_bilinear_gradient<ops::BFloat16>);
+  ops::offer(m, "transpose_table", &ops::cuda::transpose_table);
 }

@@ -68,4 +68,7 @@ template <class T>
 void gather_bilinear_gradient(const T* gradients, const T* values, MAP_LAYOUT_ARGUMENTS, const Real<T>* xy, const int32_t* batch,
                               int64_t num_points, T* map_gradient, GRADIENT_STRIDES_ARGUMENTS, Real<T>* xy_gradient, cudaStream_t stream);
 
+// sparse_conv.cu; the sums themselves are Triton kernels, see cuda_ops/sparse_triton.py
+void transpose_table(const int32_t* table, int64_t rows, int64_t offsets, int64_t num_others, int32_t* transposed, cudaStream_t stream);
+
 }  // namespace ops::cuda
