@@ -332,7 +332,7 @@ def sparse_indices(
 ) -> SparseIndices:
     """Every output site asks at every tap whether there is an input; all sizes along z, y, x."""
     if submanifold:
-        padding = tuple(k // 2 for k in kernel_size)
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2, kernel_size[2] // 2)
     shape = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(grid, kernel_size, stride, padding, strict=True))
     taps = list(np.ndindex(*kernel_size))
     row_of_site: dict[tuple[int, ...], int] = {}
