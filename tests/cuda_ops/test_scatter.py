@@ -196,6 +196,14 @@ def test_results_do_not_depend_on_the_number_of_threads(kind, columns, threads):
             np.testing.assert_array_equal(one, two)
 
 
+def test_rows_that_are_sorted_in_each_half_only_are_sorted(threads):
+    threads(2)  # each looks at one half
+    index = np.tile(np.arange(20_000), 2)
+    values = np.arange(40_000, dtype=np.float32)[:, None]
+    np.testing.assert_array_equal(scatter_max(values, index, 20_000).argmax.ravel(), np.arange(20_000, 40_000))
+    np.testing.assert_array_equal(scatter_mean(values, index, 20_000).values.ravel(), np.arange(10_000, 30_000))
+
+
 @pytest.mark.parametrize("scatter", [scatter_max, scatter_mean])
 def test_tensors_give_tensors_with_the_same_bits(scatter):
     values, index, size = case(5_000, 900, 7, 2)
