@@ -122,7 +122,9 @@ def _differentiate_weight_gradient(name: str) -> None:
         to_features = to_gradient = None
         if for_features:
             transposed = registered("transpose_table")(table, features.shape[0])
-            to_features = registered("sparse_conv")(gradient, weight.permute(4, 1, 2, 3, 0).contiguous(), transposed, None, None, table, False)
+            to_features = registered("sparse_conv")(
+                gradient, weight.permute(4, 1, 2, 3, 0).contiguous(), transposed, None, None, table, False
+            )
         if for_gradient:
             to_gradient = registered("sparse_conv")(features, weight, table, of_bias, None, None, False)
         return to_features, to_gradient, None
