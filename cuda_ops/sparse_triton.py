@@ -5,6 +5,9 @@ and writes once. Nothing is added atomically and every sum has one order, so a r
 table, not from trials when the program runs.
 """
 
+# Kernels are written in Triton's language, which only looks like Python to a type checker:
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
+
 from typing import NamedTuple
 
 import torch
