@@ -419,3 +419,39 @@ def gather_bilinear(feature_map: np.ndarray, xy: np.ndarray, batch_index: np.nda
         u0, u1, v0, v1 = number(x0), number(x1), number(y0), number(y1)
         out[i] = a * ((u1 - x) * (v1 - y)) + b * ((u1 - x) * (y - v0)) + c * ((x - u0) * (v1 - y)) + d * ((x - u0) * (y - v0))
     return out
+
+
+def transpose_table(table: np.ndarray, num_inputs: int) -> np.ndarray:
+    """Each entry to its place on the other side."""
+    transposed = np.full((num_inputs, table.shape[1]), -1, np.int32)
+    for output, k in zip(*np.nonzero(table >= 0), strict=True):
+        transposed[table[output, k], k] = output
+    return transposed
+
+
+def sparse_conv(
+    features: np.ndarray,
+    weight: np.ndarray,
+    table: np.ndarray,
+    *,
+    bias: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """The sum of its definition, in the dtype of the features."""
+    matrices = weight.reshape(len(weight), table.shape[1], features.shape[1])
+    out = np.zeros((len(table), len(weight)), features.dtype)
+    for row, neighbours in zip(out, table, strict=True):
+        for k, neighbour in enumerate(neighbours):
+            if neighbour >= 0:
+                row += matrices[:, k] @ features[neighbour]
+    out = out + (0 if bias is None else bias) + (0 if residual is None else residual)
+    return np.where(out < 0, 0, out) if relu else out
+
+
+def sparse_conv_weight_gradient(features: np.ndarray, gradient: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair of an output and its neighbour adds an outer product to the weight of its offset."""
+    to_weight = np.zeros((gradient.shape[1], table.shape[1], features.shape[1]), features.dtype)
+    for output, k in zip(*np.nonzero(table >= 0), strict=True):
+        to_weight[:, k] += np.outer(gradient[output], features[table[output, k]])
+    return to_weight, gradient.sum(axis=0)

@@ -43,7 +43,7 @@ def sparse_conv(
     Triton's; where Triton is not installed, and for float64, plain torch does the same offset by offset, several times slower.
     NaN and infinities reach the rows whose neighbours have them and no others. Empty: without inputs, or neighbours, bias and residual
     alone. Differentiable with respect to features, weight, bias and residual, twice.
-    Raises ValueError for a wrong shape, dtype or device and, on the CPU, for an input row that is not there; on a GPU those count as none.
+    Raises ValueError for a wrong shape, dtype or device and, on the CPU, for an input row from N on; on a GPU that counts as none.
     """
     space_of("sparse_conv", features=features, weight=weight, table=table, bias=bias, residual=residual, transposed=transposed)
     return dispatch("sparse_conv", _sparse_conv, features, weight, table, bias, residual, transposed, relu)
@@ -84,7 +84,7 @@ def _sparse_conv(features: Any, weight: Any, table: Any, bias: Any, residual: An
     if transposed is not None:
         _take_table(space, "transposed", transposed, (rows, offsets))
     if space.on_gpu:
-        return _kernels(dtype).sparse_conv(features, weight.reshape(channels, offsets, -1), table, bias, residual, relu)
+        return _kernels(dtype).sparse_conv(features, weight.reshape(channels, offsets, features.shape[1]), table, bias, residual, relu)
     out = space.empty((len(table), channels), dtype)
     sizes = (channels, offsets)
     space.call(f"sparse_conv_{dtype}", features, *features.shape, weight, *sizes, table, len(table), bias, residual, relu, out)

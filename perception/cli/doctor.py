@@ -112,6 +112,7 @@ EXTRAS: dict[str, tuple[Package, ...]] = {
         Package("imageio-ffmpeg", "imageio_ffmpeg"),
         Package("torch"),
         Package("safetensors"),
+        Package("triton", only_linux=True),
     ),
     "bench": (Package("spconv"), Package("cumm"), Package("shapely")),
     "dev": (

@@ -76,7 +76,7 @@ def record(monkeypatch):
 def wanted_names(texts):
     """Names in pyproject.toml that hold on Linux for this Python or for an older one; nested extras of our own are left out."""
     requirements = [Requirement(text) for text in texts]
-    environment = {"sys_platform": "linux"}
+    environment = {"sys_platform": "linux", "platform_machine": "x86_64"}
     python = "3.11" if sys.version_info < (3, 12) else "3.12"
     return {
         r.name
