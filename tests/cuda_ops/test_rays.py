@@ -332,48 +332,6 @@ def test_the_order_of_primitives_does_not_matter(seed):
     assert (one.primitive == np.append(order, -1)[other.primitive]).mean() > 0.98  # but for ties
 
 
-# ---- height fields ----
-
-
-@pytest.mark.parametrize("aim", ["corners", "edges", "diagonals", "anywhere"])
-def test_no_ray_slips_through_a_height_field(aim):
-    rng = np.random.default_rng(5)
-    heights = rng.normal(0, 1, (30, 40)).astype(np.float32)
-    field = Primitives.height_field(heights, (3, -7, 1), (0.3, 0.7), yaw=0.4)
-    v, u = rng.uniform(1, 28, 20_000), rng.uniform(1, 38, 20_000)
-    if aim == "corners":
-        u, v = np.round(u), np.round(v)
-    elif aim == "edges":
-        u = np.round(u)
-    elif aim == "diagonals":
-        v = np.floor(v) + u - np.floor(u)
-    local = np.stack([u * 0.3, v * 0.7], axis=1)
-    c, s = np.cos(0.4), np.sin(0.4)
-    target = np.column_stack([3 + c * local[:, 0] - s * local[:, 1], -7 + s * local[:, 0] + c * local[:, 1], np.zeros(len(u))])
-    steep = rng.normal(size=target.shape) * [0.02, 0.02, 0]
-    steep[:, 2] = 9
-    origins, directions = target + steep, -2 * steep
-    hits = cast_rays(origins.astype(np.float32), directions.astype(np.float32), field)
-    assert (hits.primitive == 0).all()
-    assert (hits.normal[:, 2] > 0).all()
-    # Upside down the surface is met at the same places: one surface, without folds, under a nearly upright ray.
-    back = cast_rays((origins + directions).astype(np.float32), -directions.astype(np.float32), field)
-    assert (back.normal[:, 2] < 0).all()
-    steepness = np.abs((hits.normal * directions).sum(axis=1)) / np.linalg.norm(directions, axis=1)
-    is_clear = steepness > 0.2
-    np.testing.assert_allclose((hits.distance + back.distance)[is_clear], np.linalg.norm(directions, axis=1)[is_clear], atol=0.3)
-
-
-def test_a_flat_height_field_is_a_plane():
-    field = Primitives.height_field(np.zeros((50, 50)), (-25, -25, -1.5), 1.02)
-    plane = Primitives.planes([[0, 0, -1.5]], [[0, 0, 1]])
-    angle = np.linspace(0, 2 * np.pi, 5000)
-    directions = np.stack([np.cos(angle), np.sin(angle), np.linspace(-0.07, -3, 5000)], axis=1).astype(np.float32)
-    one, other = (cast_rays(np.zeros_like(directions), directions, p) for p in (field, plane))
-    np.testing.assert_allclose(one.distance, other.distance, rtol=1e-6)
-    np.testing.assert_array_equal(one.normal, other.normal)
-
-
 # ---- chances ----
 
 

@@ -16,13 +16,13 @@ std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
 /// For each cell the primitives that reach into it. Those that lie beyond the grid or cover much of it are left to every ray.
 class PrimitivesByCell {
  public:
-  PrimitivesByCell(const Primitive* primitives, int64_t count, bool culled) : primitives_(primitives) {
+  PrimitivesByCell(const Primitive* primitives, int64_t count, bool culled) : primitives_(primitives), bounds_(count) {
     std::vector<int32_t> inside;
     for (int64_t i = 0; i < count; ++i) {
       const Primitive& p = primitives[i];
+      bounds_[i] = bounds_of(p);
       if (p.kind == kNothing) continue;
-      const bool is_far = !(p.low_x > -kFar && p.high_x < kFar && p.low_y > -kFar && p.high_y < kFar);
-      (culled && !is_far ? inside : for_every_ray_).push_back(static_cast<int32_t>(i));
+      (culled && !is_far(p) ? inside : for_every_ray_).push_back(static_cast<int32_t>(i));
     }
     if (inside.empty()) return;
     set_axis(x_, inside, &Primitive::low_x, &Primitive::high_x);
@@ -54,7 +54,8 @@ class PrimitivesByCell {
   void cast(const Ray& ray, int64_t ray_index, const RayLimits& limits, int32_t* last_ray, FirstHit& hit) const {
     for (int32_t i : for_every_ray_) hit.offer(primitives_[i], i, ray, ray_index, limits);
     if (cells_.empty()) return;
-    if (!(fabs(ray.x) < kFar && fabs(ray.y) < kFar && fabs(ray.z) < kFar)) {
+    const Sight sight(ray);
+    if (!sight.is_near) {
       for (int32_t i : entries_) hit.offer(primitives_[i], i, ray, ray_index, limits);  // several times: changes nothing
       return;
     }
@@ -80,10 +81,10 @@ class PrimitivesByCell {
           for (int32_t k = cell.begin; k < cell.end; ++k) {
             const int32_t i = entries_[at(k)];
             if (last_ray[i] == static_cast<int32_t>(ray_index)) continue;
-            const Primitive& p = primitives_[i];
-            if (high < p.bottom || low > p.top) continue;  // it may still be met in the next cell
             last_ray[i] = static_cast<int32_t>(ray_index);
-            hit.offer(p, i, ray, ray_index, limits);
+            if (sight.may_meet(bounds_[i], limits.min_range, static_cast<float>(hit.limit(limits)))) {
+              hit.offer(primitives_[i], i, ray, ray_index, limits);
+            }
           }
         }
       }
@@ -135,10 +136,19 @@ class PrimitivesByCell {
   }
 
   const Primitive* primitives_;
+  Buffer<Bounds> bounds_;
   std::vector<int32_t> for_every_ray_, entries_;
   Axis x_, y_;
   std::vector<Cell> cells_;
 };
+
+HeightExtent extent_of_heights(const PrimitiveTable& table, int64_t i) {
+  HeightExtent extent = HeightExtent::none();
+  if (!has_heights(table, i)) return extent;
+  const float* heights = table.heights + table.field[3 * i];
+  for (int64_t k = 0, count = table.field[3 * i + 1] * table.field[3 * i + 2]; k < count; ++k) extent.add(heights[k]);
+  return extent;
+}
 
 }  // namespace
 
@@ -149,7 +159,7 @@ void cast_rays(const float* origins, const float* directions, int64_t num_rays, 
   constexpr int64_t kRaysPerPiece = 512;
   const PrimitiveTable table{kind, center, size, yaw, taper, normal, pass_chance, extinction, field, heights, num_heights};
   Buffer<Primitive> primitives(num_primitives);
-  for (int64_t i = 0; i < num_primitives; ++i) primitives[i] = make_primitive(table, i);
+  for (int64_t i = 0; i < num_primitives; ++i) primitives[i] = make_primitive(table, i, extent_of_heights(table, i));
   const PrimitivesByCell cells(primitives.get(), num_primitives, culled);
   const RayLimits limits{static_cast<uint64_t>(seed), static_cast<float>(min_range), static_cast<float>(max_range)};
   const int64_t pieces = (num_rays + kRaysPerPiece - 1) / kRaysPerPiece;
