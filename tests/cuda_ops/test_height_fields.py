@@ -117,3 +117,21 @@ def test_no_ray_leaves_a_room_of_boxes_by_its_edges():
     hits = cast_rays(origins.astype(np.float32), directions.astype(np.float32), Primitives.boxes(walls))
     assert (hits.primitive >= 0).all()
     assert (hits.distance <= np.linalg.norm([4, 6, 3]) + 0.01).all()  # the room's diagonal
+
+
+@pytest.mark.parametrize("spike", ["first", "last", "anywhere"])
+def test_a_field_is_whole_wherever_its_heights_lie(spike):
+    """The lowest and the highest height of a field limit the search: rays inside the tip of its only spike, up or down, meet it."""
+    rng = np.random.default_rng(3)
+    fields, origins, directions = [], [], []
+    for number, shape in enumerate([(2, 2), (31, 33), (32, 32), (2, 2), (40, 50), (2, 600), (70, 70), (3, 3)]):  # 4 to 4,900 heights
+        for up in (1, -1):
+            place = {"first": (0, 0), "last": (shape[0] - 1, shape[1] - 1)}.get(spike, tuple(rng.integers(shape)))
+            heights = np.zeros(shape)
+            heights[place] = up
+            fields.append(Primitives.height_field(heights, (0, 100 * number, 10 * up), 1))
+            origins.append([place[1], 100 * number + place[0], 10.95 * up])
+            directions.append([1 if place[1] == 0 else -1, 0.5 if place[0] == 0 else -0.5, 0])  # towards the inside
+    hits = cast_rays(np.float32(origins), np.float32(directions), Primitives.concatenate(*fields))
+    np.testing.assert_array_equal(hits.primitive, np.arange(len(fields)))
+    assert (hits.distance < 0.1).all()

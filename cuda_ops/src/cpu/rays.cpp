@@ -170,9 +170,7 @@ void cast_rays(const float* origins, const float* directions, int64_t num_rays, 
       const Ray ray = make_ray(origins + 3 * i, directions + 3 * i);
       FirstHit hit;
       if (ray.is_ray) cells.cast(ray, i, limits, last_ray.get(), hit);
-      distance[i] = hit.distance, primitive[i] = hit.primitive;
-      std::fill(normals + 3 * i, normals + 3 * i + 3, 0.f);
-      if (hit.primitive >= 0) normal_of(primitives[hit.primitive], ray, hit, normals + 3 * i);
+      write_hit(primitives.get(), ray, hit, i, distance, normals, primitive);
     }
   });
 }

@@ -17,4 +17,5 @@ NB_MODULE(_cuda, m) {
   ops::offer(m, "points_in_boxes", &ops::cuda::points_in_boxes);
   ops::offer(m, "nms_bev", &ops::cuda::nms_bev);
   ops::offer(m, "nms_circle", &ops::cuda::nms_circle);
+  ops::offer(m, "cast_rays", &ops::cuda::cast_rays);
 }

@@ -34,4 +34,10 @@ void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* sc
 void nms_circle(const double* centers, int64_t num, int64_t columns, const double* scores, const int64_t* group, double radius,
                 double squared_radius, int64_t max_out, int64_t* keep, int64_t* num_kept, cudaStream_t stream);
 
+// rays.cu; see the CPU body
+void cast_rays(const float* origins, const float* directions, int64_t num_rays, const int32_t* kind, const float* center, const float* size,
+               const float* yaw, const float* taper, const float* normal, const float* pass_chance, const float* extinction,
+               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
+               double max_range, bool culled, float* distance, float* normals, int32_t* primitive, cudaStream_t stream);
+
 }  // namespace ops::cuda
