@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuda_ops import Kind, Primitives, cast_rays, rays, reference
@@ -175,6 +175,7 @@ def test_empty():
 # ---- against other ways ----
 
 
+@settings(deadline=None)  # tests everything: slow where the machine is busy
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([math.inf, 9.0]))
 def test_hits_are_those_of_the_reference(seed, min_range, max_range):
     origins, directions = random_rays(seed, 12)
@@ -195,6 +196,7 @@ def brute(*arguments, **options):
         rays._CULLED = before
 
 
+@settings(deadline=None)  # tests everything: slow where the machine is busy
 @given(st.integers(0, 10**6), st.sampled_from([1, 3, 40, 150]), st.sampled_from([0.1, 1.0, 30.0, 1e5, 1e9]))
 def test_the_search_finds_what_testing_everything_finds(seed, each, spread):
     rng = np.random.default_rng(seed)

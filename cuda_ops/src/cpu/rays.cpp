@@ -16,7 +16,7 @@ std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
 /// For each cell the primitives that reach into it. Those that lie beyond the grid or cover much of it are left to every ray.
 class PrimitivesByCell {
  public:
-  PrimitivesByCell(const Primitive* primitives, int64_t count, bool culled) : primitives_(primitives), bounds_(count) {
+  PrimitivesByCell(const Primitive* primitives, int64_t count, bool culled) : primitives_(primitives), bounds_(count), culled_(culled) {
     std::vector<int32_t> inside;
     for (int64_t i = 0; i < count; ++i) {
       const Primitive& p = primitives[i];
@@ -52,9 +52,19 @@ class PrimitivesByCell {
 
   /// Offer `hit` every primitive that may be the first one. last_ray: for each primitive the ray it was offered last.
   void cast(const Ray& ray, int64_t ray_index, const RayLimits& limits, int32_t* last_ray, FirstHit& hit) const {
-    for (int32_t i : for_every_ray_) hit.offer(primitives_[i], i, ray, ray_index, limits);
-    if (cells_.empty()) return;
     const Sight sight(ray);
+    const auto look_at = [&](int32_t i) {
+      if (!sight.may_meet(bounds_[i], limits.min_range, static_cast<float>(hit.limit(limits)))) return;
+      hit.offer(primitives_[i], i, ray, ray_index, limits);
+    };
+    for (int32_t i : for_every_ray_) {
+      if (culled_ && sight.is_near) {
+        look_at(i);
+      } else {
+        hit.offer(primitives_[i], i, ray, ray_index, limits);
+      }
+    }
+    if (cells_.empty()) return;
     if (!sight.is_near) {
       for (int32_t i : entries_) hit.offer(primitives_[i], i, ray, ray_index, limits);  // several times: changes nothing
       return;
@@ -82,9 +92,7 @@ class PrimitivesByCell {
             const int32_t i = entries_[at(k)];
             if (last_ray[i] == static_cast<int32_t>(ray_index)) continue;
             last_ray[i] = static_cast<int32_t>(ray_index);
-            if (sight.may_meet(bounds_[i], limits.min_range, static_cast<float>(hit.limit(limits)))) {
-              hit.offer(primitives_[i], i, ray, ray_index, limits);
-            }
+            look_at(i);
           }
         }
       }
@@ -137,6 +145,7 @@ class PrimitivesByCell {
 
   const Primitive* primitives_;
   Buffer<Bounds> bounds_;
+  bool culled_;
   std::vector<int32_t> for_every_ray_, entries_;
   Axis x_, y_;
   std::vector<Cell> cells_;
