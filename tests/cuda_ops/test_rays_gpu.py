@@ -38,9 +38,10 @@ def test_numbers_of_rays_and_primitives(cuda_device, num_rays, num_primitives):
     assert_same_on_both(cuda_device, *random_rays(1, num_rays), Primitives.boxes(boxes, pass_chance=0.3))
 
 
-@pytest.mark.parametrize("spread", [0.1, 30.0, 1e5, 1e9])
+@pytest.mark.parametrize("spread", [0.1, 30.0, 1e5, 1e9, 1e14])
 def test_near_and_far(cuda_device, spread):
     origins, directions = random_rays(2, 5000, spread)
+    directions[::3] = -origins[::3] / np.abs(origins[::3]).max(axis=1, keepdims=True)  # into the scene
     origins[::50, 0], directions[1::50, 1], directions[2::50] = np.nan, np.inf, 0
     boxes = Primitives.boxes(random_boxes(np.random.default_rng(2), 200, spread), taper=(0.1, -0.2, 0.1))
     assert_same_on_both(cuda_device, origins, directions, Primitives.concatenate(scene(2), boxes))

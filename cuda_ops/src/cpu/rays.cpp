@@ -11,6 +11,8 @@
 namespace ops::cpu {
 namespace {
 
+constexpr double kFar = 1e8;  // metres; beyond, a grid's cells would be lost in rounding
+
 std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
 
 /// For each cell the primitives that reach into it. Those that lie beyond the grid or cover much of it are left to every ray.
@@ -22,7 +24,8 @@ class PrimitivesByCell {
       const Primitive& p = primitives[i];
       bounds_[i] = bounds_of(p);
       if (p.kind == kNothing) continue;
-      (culled && !is_far(p) ? inside : for_every_ray_).push_back(static_cast<int32_t>(i));
+      const bool is_far = !(p.low_x > -kFar && p.high_x < kFar && p.low_y > -kFar && p.high_y < kFar);
+      (culled && !is_far ? inside : for_every_ray_).push_back(static_cast<int32_t>(i));
     }
     if (inside.empty()) return;
     set_axis(x_, inside, &Primitive::low_x, &Primitive::high_x);
@@ -58,15 +61,15 @@ class PrimitivesByCell {
       hit.offer(primitives_[i], i, ray, ray_index, limits);
     };
     for (int32_t i : for_every_ray_) {
-      if (culled_ && sight.is_near) {
+      if (culled_) {
         look_at(i);
       } else {
         hit.offer(primitives_[i], i, ray, ray_index, limits);
       }
     }
     if (cells_.empty()) return;
-    if (!sight.is_near) {
-      for (int32_t i : entries_) hit.offer(primitives_[i], i, ray, ray_index, limits);  // several times: changes nothing
+    if (!(fabs(ray.x) < kFar && fabs(ray.y) < kFar && fabs(ray.z) < kFar)) {
+      for (int32_t i : entries_) look_at(i);  // several times: changes nothing
       return;
     }
     Stretch s;

@@ -78,10 +78,9 @@ struct CastRays {
     FirstHit hit;
     if (ray.is_ray) {
       const Sight sight(ray);
-      const bool is_quick = culled && sight.is_near;
       float farthest = static_cast<float>(hit.limit(limits));
       for (int64_t k = 0; k < num_primitives; ++k) {
-        if (is_quick && !sight.may_meet(bounds[k], limits.min_range, farthest)) continue;
+        if (culled && !sight.may_meet(bounds[k], limits.min_range, farthest)) continue;
         hit.offer(primitives[k], k, ray, i, limits);
         farthest = static_cast<float>(hit.limit(limits));
       }

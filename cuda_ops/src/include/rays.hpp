@@ -42,8 +42,6 @@ struct Primitive {
   double bottom, top;                      // the same upwards
 };
 
-constexpr double kFar = 1e8;  // metres; beyond, the room left for rounding is too small
-
 OPS_HOST_DEVICE bool is_finite(double x) { return x - x == 0; }
 
 /// The lowest and the highest of some heights, and whether all are numbers. The order in which they are looked at does not matter.
@@ -330,21 +328,15 @@ struct RayLimits {
   float min_range, max_range;
 };
 
-/// The box along the world's axes that holds a primitive, rounded outwards; infinite for what lies far out or has no end.
+/// The box along the world's axes that holds a primitive, rounded outwards; infinite for a plane.
 struct alignas(16) Bounds {  // two loads of 16 bytes on a GPU
   float low_x, low_y, low_z, unused_low, high_x, high_y, high_z, unused_high;
 };
-
-OPS_HOST_DEVICE bool is_far(const Primitive& p) {  // or nothing, which meets no ray anyway
-  return p.kind == kNothing ||
-         !(p.low_x > -kFar && p.high_x < kFar && p.low_y > -kFar && p.high_y < kFar && p.bottom > -kFar && p.top < kFar);
-}
 
 OPS_HOST_DEVICE float rounded_down(double x) { return static_cast<float>(x - 1.2e-7 * fabs(x)); }
 OPS_HOST_DEVICE float rounded_up(double x) { return static_cast<float>(x + 1.2e-7 * fabs(x)); }
 
 OPS_HOST_DEVICE Bounds bounds_of(const Primitive& p) {
-  if (is_far(p)) return {-HUGE_VALF, -HUGE_VALF, -HUGE_VALF, 0, HUGE_VALF, HUGE_VALF, HUGE_VALF, 0};
   return {rounded_down(p.low_x), rounded_down(p.low_y), rounded_down(p.bottom), 0,
           rounded_up(p.high_x),  rounded_up(p.high_y),  rounded_up(p.top),      0};
 }
@@ -352,12 +344,10 @@ OPS_HOST_DEVICE Bounds bounds_of(const Primitive& p) {
 /// A ray as it passes boxes along the world's axes: a quick look, in float, that says no only where the primitive in the box is missed.
 struct Sight {
   float x, y, z, per_x, per_y, per_z;  // metres of the ray to a metre along each axis
-  bool is_near;                        // else everything has to be tested
 
   OPS_HOST_DEVICE explicit Sight(const Ray& ray)
       : x(static_cast<float>(ray.x)), y(static_cast<float>(ray.y)), z(static_cast<float>(ray.z)),  // they were float32
-        per_x(per_metre(ray.dx)), per_y(per_metre(ray.dy)), per_z(per_metre(ray.dz)),
-        is_near(fabs(ray.x) < kFar && fabs(ray.y) < kFar && fabs(ray.z) < kFar) {}
+        per_x(per_metre(ray.dx)), per_y(per_metre(ray.dy)), per_z(per_metre(ray.dz)) {}
 
   /// Whether the ray may meet what is in the box between the distances `nearest` and `farthest`.
   OPS_HOST_DEVICE bool may_meet(const Bounds& b, float nearest, float farthest) const {
@@ -365,7 +355,8 @@ struct Sight {
     const float z0 = (b.low_z - z) * per_z, z1 = (b.high_z - z) * per_z;
     const float enter = most(most(least(x0, x1), least(y0, y1)), most(least(z0, z1), nearest));
     const float leave = least(least(most(x0, x1), most(y0, y1)), least(most(z0, z1), farthest));
-    // Each of these is off by 2e-7 of itself at most: a difference, a reciprocal and a product, rounded.
+    // Each of these is off by 2e-7 of itself at most: a difference, a reciprocal and a product, rounded. The exact test, in double, is off by
+    // far less than what is allowed for here, from however far away.
     return enter - 1e-6f * enter <= leave + 1e-6f * fabsf(leave);
   }
 
