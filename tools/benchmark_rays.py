@@ -1,4 +1,4 @@
-"""Rows of `python tools/benchmark.py ops`: cast_rays on a street, beside Embree (`embreex`, one thread) over the same shapes as triangles."""
+"""Rows of `python tools/benchmark.py ops`: cast_rays on a street, beside Embree (`embreex`, one thread) over the same triangles."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +35,7 @@ def ray_cases() -> list[Case]:
 
 
 def street(num_boxes: int = 1_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """Boxes (num_boxes, 7): a tenth houses, a fifth poles, the rest parts of vehicles and people; heights of the ground and their corner."""
+    """Boxes (num_boxes, 7): a tenth houses, a fifth poles, the rest parts of vehicles; heights of the ground, their corner."""
     rng = np.random.default_rng(seed)
     houses, poles = num_boxes // 10, num_boxes // 5
     parts = num_boxes - houses - poles
