@@ -128,7 +128,9 @@ class Primitives:
         """One height field: heights (rows, columns) above `center`, the place (x, y, z) of heights[0, 0].
 
         Columns follow its x and rows its y, `cell_size` metres apart (a number, or x and y), turned by `yaw` about heights[0, 0]. Each cell
-        is two triangles that meet in the line from heights[r, c] to heights[r + 1, c + 1].
+        is two triangles that meet in the line from heights[r, c] to heights[r + 1, c + 1]. Beyond its border a field goes on level for
+        2.5e-7 of its extent and of the distance of `center` from 0 (50 um at 100 m): fields that share a border leave no crack between
+        them when `center` is rounded to float32.
         """
         grid = np.asarray(_to_numpy(heights), np.float32)
         if grid.ndim != 2 or min(grid.shape) < 2:

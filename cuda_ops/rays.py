@@ -38,7 +38,7 @@ def cast_rays(
     unhindered, as a sensor under its own roof must. Planes and height fields are hit from both sides. In a volume a ray gets as far as an
     exponential free path of mean 1 / extinction; overlapping volumes each draw their own. A primitive with a pass_chance lets a ray through
     as a whole or not at all. Of hits at the same distance in float32 the lower primitive counts. A ray with a NaN or infinite number, or
-    with a direction of length 0, hits nothing. Arithmetic is float64. Empty: no rows, or no hits.
+    with a direction of length 0, hits nothing. Arithmetic is float64, the same bits on the CPU and a GPU. Empty: no rows, or no hits.
     Raises ValueError for a wrong shape, dtype, device or number. Source: intervals of half spaces and quadrics (Kay and Kajiya 1986).
     """
     if not isinstance(primitives, Primitives):

@@ -282,11 +282,13 @@ def _inside_round(half: np.ndarray, o: np.ndarray, d: np.ndarray) -> tuple[float
 
 
 def _triangles(table: Primitives, j: int) -> np.ndarray:
-    """(T, 3, 3) corners of a height field in its own axes."""
+    """(T, 3, 3) corners of a height field in its own axes, a level rim round its border included."""
     first, rows, columns = (int(n) for n in table.field[j])
-    v, u = np.mgrid[:rows, :columns]
-    z = table.heights[first : first + rows * columns].reshape(rows, columns)
-    points = np.stack([u * np.float64(table.size[j, 0]), v * np.float64(table.size[j, 1]), z], axis=-1)
+    x, y = np.arange(columns) * np.float64(table.size[j, 0]), np.arange(rows) * np.float64(table.size[j, 1])
+    rim = 2.5e-7 * (np.abs(table.center[j, :2].astype(np.float64)).sum() + x[-1] + y[-1])
+    x, y = np.r_[-rim, x, x[-1] + rim], np.r_[-rim, y, y[-1] + rim]
+    z = np.pad(table.heights[first : first + rows * columns].reshape(rows, columns), 1, mode="edge")
+    points = np.stack([*np.meshgrid(x, y), z], axis=-1)
     p00, p10, p01, p11 = points[:-1, :-1], points[:-1, 1:], points[1:, :-1], points[1:, 1:]
     return np.stack([np.stack([p00, p10, p11], axis=2), np.stack([p00, p11, p01], axis=2)], axis=2).reshape(-1, 3, 3)
 

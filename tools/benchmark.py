@@ -129,11 +129,12 @@ def ops(
 ) -> None:
     """Milliseconds of the point-cloud operators on the CPU, beside their peers."""
     import benchmark_ops as bench
+    import benchmark_rays
 
     print_machine()
     points = bench.read_cloud(cloud) if cloud else bench.ten_sweeps(264_000)
     print(f"\n{len(points)} points, {bench.cuda_ops.voxelize_mean(points, bench.GRID).num_voxels} voxels of 0.075 x 0.075 x 0.2 m\n")
-    bench.print_table(bench.voxel_cases(points) + bench.box_cases(points), repeats)
+    bench.print_table(bench.voxel_cases(points) + bench.box_cases(points) + benchmark_rays.ray_cases(), repeats)
 
 
 @app.command(name="all")

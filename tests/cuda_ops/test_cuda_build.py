@@ -42,7 +42,7 @@ def symbols() -> dict[str, str]:
 
 def test_every_kernel_is_compiled_for_every_architecture(symbols):
     kernels = kernels_of_sources()
-    assert {"keys_kernel", "MeanOfVoxels", "FillVoxels"} <= kernels
+    assert {"keys_kernel", "MeanOfVoxels", "FillVoxels", "CastRays"} <= kernels
     missing = [(arch, kernel) for arch, text in symbols.items() for kernel in kernels if kernel not in text]
     assert symbols
     assert missing == []

@@ -1,8 +1,7 @@
-// First hits of rays on the CPU: rays walk a bird's-eye grid from front to back and stop where nothing nearer can follow.
+// First hits of rays on the CPU: rays go through a tree of boxes, nearer ones first, and leave out what begins behind the best hit so far.
 #include "rays.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "ops.hpp"
@@ -11,134 +10,117 @@
 namespace ops::cpu {
 namespace {
 
-std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
-
-/// For each cell the primitives that reach into it. Those that lie beyond the grid or cover much of it are left to every ray.
-class PrimitivesByCell {
+/// A binary tree over the boxes round the primitives, halved at the median along its longest side.
+class Tree {
  public:
-  PrimitivesByCell(const Primitive* primitives, int64_t count, bool culled) : primitives_(primitives) {
-    std::vector<int32_t> inside;
+  /// culled: false offers every primitive to every ray.
+  Tree(const Primitive* primitives, int64_t count, bool culled) : primitives_(primitives), bounds_(count) {
+    Bounds all = kEmpty;
     for (int64_t i = 0; i < count; ++i) {
-      const Primitive& p = primitives[i];
-      if (p.kind == kNothing) continue;
-      const bool is_far = !(p.low_x > -kFar && p.high_x < kFar && p.low_y > -kFar && p.high_y < kFar);
-      (culled && !is_far ? inside : for_every_ray_).push_back(static_cast<int32_t>(i));
+      if (primitives[i].kind == kNothing) continue;
+      bounds_[i] = culled ? bounds_of(primitives[i]) : kEverything;
+      if (has_end(bounds_[i])) {
+        inside_.push_back(static_cast<int32_t>(i)), grow(all, bounds_[i]);
+      } else {
+        for_every_ray_.push_back(static_cast<int32_t>(i));
+      }
     }
-    if (inside.empty()) return;
-    set_axis(x_, inside, &Primitive::low_x, &Primitive::high_x);
-    set_axis(y_, inside, &Primitive::low_y, &Primitive::high_y);
-    // A primitive in very many cells costs more there than it saves.
-    const int64_t most = std::max<int64_t>(16, x_.cells * y_.cells / 8);
-    std::vector<int32_t> sorted;
-    for (int32_t i : inside) {
-      const Primitive& p = primitives[i];
-      const bool fits = x_.holds(p.low_x, p.high_x) && y_.holds(p.low_y, p.high_y) &&
-                        (x_(p.high_x) - x_(p.low_x) + 1) * (y_(p.high_y) - y_(p.low_y) + 1) <= most;
-      (fits ? sorted : for_every_ray_).push_back(i);
-    }
-    cells_.assign(at(x_.cells * y_.cells), {0, 0, HUGE_VAL, -HUGE_VAL});
-    for_cells(sorted, [&](Cell& cell, int32_t i) {
-      ++cell.end;
-      cell.bottom = std::min(cell.bottom, primitives_[i].bottom), cell.top = std::max(cell.top, primitives_[i].top);
-    });
-    int32_t entries = 0;
-    for (Cell& cell : cells_) {
-      const int32_t size = cell.end;
-      cell.begin = cell.end = entries, entries += size;
-    }
-    entries_.resize(at(entries));
-    for_cells(sorted, [&](Cell& cell, int32_t i) { entries_[at(cell.end++)] = i; });
+    // What covers much of the scene, as the ground does, would make every box round it as large.
+    const auto end = std::stable_partition(inside_.begin(), inside_.end(), [&](int32_t i) { return area(bounds_[i]) <= area(all) / 8; });
+    for_every_ray_.insert(for_every_ray_.end(), end, inside_.end());
+    inside_.erase(end, inside_.end());
+    if (!inside_.empty()) build(0, static_cast<int32_t>(inside_.size()));
   }
 
-  /// Offer `hit` every primitive that may be the first one. last_ray: for each primitive the ray it was offered last.
-  void cast(const Ray& ray, int64_t ray_index, const RayLimits& limits, int32_t* last_ray, FirstHit& hit) const {
-    for (int32_t i : for_every_ray_) hit.offer(primitives_[i], i, ray, ray_index, limits);
-    if (cells_.empty()) return;
-    if (!(fabs(ray.x) < kFar && fabs(ray.y) < kFar && fabs(ray.z) < kFar)) {
-      for (int32_t i : entries_) hit.offer(primitives_[i], i, ray, ray_index, limits);  // several times: changes nothing
-      return;
-    }
-    Stretch s;
-    s.cut(x_.low - ray.x, -ray.dx, 0), s.cut(ray.x - x_.high, ray.dx, 0);
-    s.cut(y_.low - ray.y, -ray.dy, 0), s.cut(ray.y - y_.high, ray.dy, 0);
-    double t = larger(s.enter, 0);
-    if (s.is_empty || !(t <= s.leave)) return;
-    int64_t cx = x_(ray.x + t * ray.dx), cy = y_(ray.y + t * ray.dy);
-    const int64_t step_x = ray.dx > 0 ? 1 : -1, step_y = ray.dy > 0 ? 1 : -1;
-    // Divisions once per ray: what rounding moves is far below the room left round the primitives.
-    const double per_x = ray.dx != 0 ? 1 / ray.dx : 0, per_y = ray.dy != 0 ? 1 / ray.dy : 0;
-    while (cx >= 0 && cx < x_.cells && cy >= 0 && cy < y_.cells) {
-      if (hit.limit(limits) < t) return;
-      const double tx = ray.dx != 0 ? (x_.border(cx + (step_x > 0)) - ray.x) * per_x : HUGE_VAL;
-      const double ty = ray.dy != 0 ? (y_.border(cy + (step_y > 0)) - ray.y) * per_y : HUGE_VAL;
-      const double next = smaller(smaller(tx, ty), s.leave);
-      const Cell& cell = cells_[at(cy * x_.cells + cx)];
-      if (cell.begin < cell.end) {
-        const double z0 = ray.z + t * ray.dz, z1 = ray.z + smaller(next, hit.limit(limits)) * ray.dz;
-        const double low = smaller(z0, z1) - kRoom, high = larger(z0, z1) + kRoom;
-        if (!(high < cell.bottom || low > cell.top)) {
-          for (int32_t k = cell.begin; k < cell.end; ++k) {
-            const int32_t i = entries_[at(k)];
-            if (last_ray[i] == static_cast<int32_t>(ray_index)) continue;
-            const Primitive& p = primitives_[i];
-            if (high < p.bottom || low > p.top) continue;  // it may still be met in the next cell
-            last_ray[i] = static_cast<int32_t>(ray_index);
-            hit.offer(p, i, ray, ray_index, limits);
-          }
+  /// Offer `hit` every primitive that may be the first one.
+  void cast(const Ray& ray, int64_t ray_index, const RayLimits& limits, FirstHit& hit) const {
+    const Sight sight(ray);
+    float farthest = static_cast<float>(hit.limit(limits));
+    const auto look_at = [&](int32_t i) {
+      if (!sight.may_meet(bounds_[i], limits.min_range, farthest)) return;
+      hit.offer(primitives_[i], i, ray, ray_index, limits);
+      farthest = static_cast<float>(hit.limit(limits));
+    };
+    for (int32_t i : for_every_ray_) look_at(i);
+    if (nodes_.empty()) return;
+    const bool is_down[3] = {ray.dx < 0, ray.dy < 0, ray.dz < 0};
+    int32_t later[64], num_later = 0;  // halving 2^31 primitives gives a depth of 31
+    for (int32_t at = 0;;) {
+      const Node& node = nodes_[index(at)];
+      if (sight.may_meet(node.bounds, limits.min_range, farthest)) {
+        if (node.axis >= 0) {
+          later[num_later++] = is_down[node.axis] ? at + 1 : node.second;
+          at = is_down[node.axis] ? node.second : at + 1;
+          continue;
         }
+        for (int32_t k = node.begin; k < node.end; ++k) look_at(inside_[index(k)]);
       }
-      if (!(next < s.leave)) return;
-      (tx <= ty ? cx : cy) += tx <= ty ? step_x : step_y;
-      t = larger(t, next);
+      if (num_later == 0) return;
+      at = later[--num_later];
     }
   }
 
  private:
-  static constexpr double kRoom = 1e-5;  // metres; covers the rounding of a height up to kFar
+  static constexpr int32_t kLeaf = 2;  // primitives
+  static constexpr Bounds kEmpty{HUGE_VALF, HUGE_VALF, HUGE_VALF, 0, -HUGE_VALF, -HUGE_VALF, -HUGE_VALF, 0};
+  static constexpr Bounds kEverything{-HUGE_VALF, -HUGE_VALF, -HUGE_VALF, 0, HUGE_VALF, HUGE_VALF, HUGE_VALF, 0};
 
-  struct Axis {
-    double low = 0, high = 0, size = 1;
-    int64_t cells = 1;
-    int64_t operator()(double x) const {
-      return static_cast<int64_t>(smaller(larger((x - low) / size, 0.0), static_cast<double>(cells - 1)));
-    }
-    double border(int64_t cell) const { return low + static_cast<double>(cell) * size; }
-    bool holds(double from, double to) const { return from >= low && to <= high; }
-  };
-  struct Cell {
-    int32_t begin, end;
-    double bottom, top;
+  struct Node {
+    Bounds bounds;
+    int32_t axis;        // that divides its two halves: the lower one comes next, the other is `second`; -1: a leaf
+    int32_t second;
+    int32_t begin, end;  // of what it holds, in inside_
   };
 
-  /// Cells where most primitives are: one far away must not make them coarse.
-  void set_axis(Axis& axis, const std::vector<int32_t>& inside, double Primitive::*low_of, double Primitive::*high_of) const {
-    std::vector<double> lows, highs;
-    for (int32_t i : inside) lows.push_back(primitives_[i].*low_of), highs.push_back(primitives_[i].*high_of);
-    std::sort(lows.begin(), lows.end());
-    std::sort(highs.begin(), highs.end());
-    const std::size_t tenth = lows.size() / 10, last = lows.size() - 1;
-    const double most = highs[last - tenth] - lows[tenth];
-    axis.low = std::max(lows[0], lows[tenth] - most / 2), axis.high = std::min(highs[last], highs[last - tenth] + most / 2);
-    axis.cells = std::clamp<int64_t>(static_cast<int64_t>(kCellsPerRoot * std::sqrt(static_cast<double>(inside.size()))), 1, 512);
-    axis.size = (axis.high - axis.low) / static_cast<double>(axis.cells);
+  static std::size_t index(int32_t i) { return static_cast<std::size_t>(i); }
+  static double area(const Bounds& b) { return (double{b.high_x} - b.low_x) * (double{b.high_y} - b.low_y); }
+  static bool has_end(const Bounds& b) { return is_finite(double{b.low_x} + b.low_y + b.low_z + b.high_x + b.high_y + b.high_z); }
+  static void grow(Bounds& b, const Bounds& other) {
+    b.low_x = std::min(b.low_x, other.low_x), b.low_y = std::min(b.low_y, other.low_y), b.low_z = std::min(b.low_z, other.low_z);
+    b.high_x = std::max(b.high_x, other.high_x), b.high_y = std::max(b.high_y, other.high_y), b.high_z = std::max(b.high_z, other.high_z);
   }
-  static constexpr double kCellsPerRoot = 2;
+  /// Twice the middle along an axis.
+  static double middle(const Bounds& b, int32_t axis) {
+    return axis == 0 ? double{b.low_x} + b.high_x : axis == 1 ? double{b.low_y} + b.high_y : double{b.low_z} + b.high_z;
+  }
 
-  template <class Body>
-  void for_cells(const std::vector<int32_t>& sorted, Body&& body) {
-    for (int32_t i : sorted) {
-      const Primitive& p = primitives_[i];
-      for (int64_t cy = y_(p.low_y), last = y_(p.high_y); cy <= last; ++cy) {
-        for (int64_t cx = x_(p.low_x), end = x_(p.high_x); cx <= end; ++cx) body(cells_[at(cy * x_.cells + cx)], i);
+  void build(int32_t begin, int32_t end) {
+    const std::size_t mine = nodes_.size();
+    Bounds bounds = kEmpty;
+    double low[3] = {HUGE_VAL, HUGE_VAL, HUGE_VAL}, high[3] = {-HUGE_VAL, -HUGE_VAL, -HUGE_VAL};
+    for (int32_t k = begin; k < end; ++k) {
+      const Bounds& b = bounds_[inside_[index(k)]];
+      grow(bounds, b);
+      for (int32_t axis = 0; axis < 3; ++axis) {
+        low[axis] = std::min(low[axis], middle(b, axis)), high[axis] = std::max(high[axis], middle(b, axis));
       }
     }
+    nodes_.push_back({bounds, -1, 0, begin, end});
+    if (end - begin <= kLeaf) return;
+    int32_t axis = high[1] - low[1] > high[0] - low[0] ? 1 : 0;
+    if (high[2] - low[2] > high[axis] - low[axis]) axis = 2;
+    const int32_t half = begin + (end - begin) / 2;
+    std::nth_element(inside_.begin() + begin, inside_.begin() + half, inside_.begin() + end,
+                     [&](int32_t a, int32_t b) { return middle(bounds_[a], axis) < middle(bounds_[b], axis); });
+    build(begin, half);
+    const int32_t second = static_cast<int32_t>(nodes_.size());
+    build(half, end);
+    nodes_[mine].axis = axis, nodes_[mine].second = second;
   }
 
   const Primitive* primitives_;
-  std::vector<int32_t> for_every_ray_, entries_;
-  Axis x_, y_;
-  std::vector<Cell> cells_;
+  Buffer<Bounds> bounds_;
+  std::vector<int32_t> for_every_ray_, inside_;
+  std::vector<Node> nodes_;
 };
+
+HeightExtent extent_of_heights(const PrimitiveTable& table, int64_t i) {
+  HeightExtent extent = HeightExtent::none();
+  if (!has_heights(table, i)) return extent;
+  const float* heights = table.heights + table.field[3 * i];
+  for (int64_t k = 0, count = table.field[3 * i + 1] * table.field[3 * i + 2]; k < count; ++k) extent.add(heights[k]);
+  return extent;
+}
 
 }  // namespace
 
@@ -149,20 +131,16 @@ void cast_rays(const float* origins, const float* directions, int64_t num_rays, 
   constexpr int64_t kRaysPerPiece = 512;
   const PrimitiveTable table{kind, center, size, yaw, taper, normal, pass_chance, extinction, field, heights, num_heights};
   Buffer<Primitive> primitives(num_primitives);
-  for (int64_t i = 0; i < num_primitives; ++i) primitives[i] = make_primitive(table, i);
-  const PrimitivesByCell cells(primitives.get(), num_primitives, culled);
+  for (int64_t i = 0; i < num_primitives; ++i) primitives[i] = make_primitive(table, i, extent_of_heights(table, i));
+  const Tree tree(primitives.get(), num_primitives, culled);
   const RayLimits limits{static_cast<uint64_t>(seed), static_cast<float>(min_range), static_cast<float>(max_range)};
   const int64_t pieces = (num_rays + kRaysPerPiece - 1) / kRaysPerPiece;
   parallel_dynamic(pieces, threads_for(pieces, num_threads, 1), 1, [&](int64_t piece) {
-    Buffer<int32_t> last_ray(num_primitives);
-    std::fill(last_ray.get(), last_ray.get() + num_primitives, -1);
     for (int64_t i = piece * kRaysPerPiece, end = std::min(num_rays, i + kRaysPerPiece); i < end; ++i) {
       const Ray ray = make_ray(origins + 3 * i, directions + 3 * i);
       FirstHit hit;
-      if (ray.is_ray) cells.cast(ray, i, limits, last_ray.get(), hit);
-      distance[i] = hit.distance, primitive[i] = hit.primitive;
-      std::fill(normals + 3 * i, normals + 3 * i + 3, 0.f);
-      if (hit.primitive >= 0) normal_of(primitives[hit.primitive], ray, hit, normals + 3 * i);
+      if (ray.is_ray) tree.cast(ray, i, limits, hit);
+      write_hit(primitives.get(), ray, hit, i, distance, normals, primitive);
     }
   });
 }

@@ -71,4 +71,10 @@ void gather_bilinear_gradient(const T* gradients, const T* values, MAP_LAYOUT_AR
 // sparse_conv.cu; the sums themselves are Triton kernels, see cuda_ops/sparse_triton.py
 void transpose_table(const int32_t* table, int64_t rows, int64_t offsets, int64_t num_others, int32_t* transposed, cudaStream_t stream);
 
+// rays.cu; see the CPU body
+void cast_rays(const float* origins, const float* directions, int64_t num_rays, const int32_t* kind, const float* center, const float* size,
+               const float* yaw, const float* taper, const float* normal, const float* pass_chance, const float* extinction,
+               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
+               double max_range, bool culled, float* distance, float* normals, int32_t* primitive, cudaStream_t stream);
+
 }  // namespace ops::cuda

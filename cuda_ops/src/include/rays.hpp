@@ -37,16 +37,39 @@ struct Primitive {
   const float* heights;
   int64_t rows, columns;
   double low_z, high_z;                    // of a height field, with some room, in its own axes
+  double rim;                              // metres that a height field goes on, level, beyond its border (see distance_to_field)
   double low_x, high_x, low_y, high_y;     // what it covers from above, in the world, with room for rounding
   double bottom, top;                      // the same upwards
 };
 
-constexpr double kFar = 1e8;  // metres; beyond, the room left for rounding is too small
-
 OPS_HOST_DEVICE bool is_finite(double x) { return x - x == 0; }
 
-/// Row i of the table; kNothing where it holds numbers that make no shape.
-OPS_HOST_DEVICE Primitive make_primitive(const PrimitiveTable& table, int64_t i) {
+/// The lowest and the highest of some heights, and whether all are numbers. The order in which they are looked at does not matter.
+struct HeightExtent {
+  float low, high;
+  int32_t is_finite;
+  OPS_HOST_DEVICE static HeightExtent none() { return {HUGE_VALF, -HUGE_VALF, 1}; }
+  OPS_HOST_DEVICE void add(float height) {
+    if (height < low) low = height;
+    if (height > high) high = height;
+    is_finite &= height - height == 0;
+  }
+  OPS_HOST_DEVICE void add(const HeightExtent& other) {
+    if (other.low < low) low = other.low;
+    if (other.high > high) high = other.high;
+    is_finite &= other.is_finite;
+  }
+};
+
+/// Whether row i is a height field whose heights lie within the table's.
+OPS_HOST_DEVICE bool has_heights(const PrimitiveTable& table, int64_t i) {
+  const int64_t first = table.field[3 * i], rows = table.field[3 * i + 1], columns = table.field[3 * i + 2];
+  return table.kind[i] == kHeightField && first >= 0 && first <= table.num_heights && rows >= 2 && columns >= 2 &&
+         rows < (int64_t{1} << 30) && columns < (int64_t{1} << 30) && rows * columns <= table.num_heights - first;
+}
+
+/// Row i of the table; kNothing where it holds numbers that make no shape. extent: of its heights, where it has some.
+OPS_HOST_DEVICE Primitive make_primitive(const PrimitiveTable& table, int64_t i, const HeightExtent& extent) {
   const float *center = table.center + 3 * i, *size = table.size + 3 * i, *taper = table.taper + 3 * i, *normal = table.normal + 3 * i;
   Primitive p{};
   p.kind = kNothing;
@@ -70,22 +93,19 @@ OPS_HOST_DEVICE Primitive make_primitive(const PrimitiveTable& table, int64_t i)
   if (kind == kHeightField) {
     const int64_t first = table.field[3 * i], rows = table.field[3 * i + 1], columns = table.field[3 * i + 2];
     p.half_x = size[0], p.half_y = size[1];
-    const bool is_inside = first >= 0 && first <= table.num_heights && rows >= 2 && columns >= 2 && rows < (int64_t{1} << 30) &&
-                           columns < (int64_t{1} << 30) && rows * columns <= table.num_heights - first;
-    if (!is_inside || !(p.half_x > 0) || !(p.half_y > 0) || !is_finite(p.half_x) || !is_finite(p.half_y)) return p;
+    if (!has_heights(table, i) || !extent.is_finite) return p;
+    if (!(p.half_x > 0) || !(p.half_y > 0) || !is_finite(p.half_x) || !is_finite(p.half_y)) return p;
     p.heights = table.heights + first, p.rows = rows, p.columns = columns;
-    p.low_z = HUGE_VAL, p.high_z = -HUGE_VAL;
-    for (int64_t k = 0; k < rows * columns; ++k) {
-      if (!is_finite(p.heights[k])) return p;
-      p.low_z = smaller(p.low_z, p.heights[k]), p.high_z = larger(p.high_z, p.heights[k]);
-    }
+    p.low_z = extent.low, p.high_z = extent.high;
     p.half_z = larger(fabs(p.low_z), fabs(p.high_z));
     // Room above and below, or level ground would leave a ray no stretch to change sides in.
     const double room = 0.01 + 1e-6 * (p.half_z + fabs(p.z));
     p.low_z -= room, p.high_z += room;
     const double u = (columns - 1) * p.half_x / 2, v = (rows - 1) * p.half_y / 2;
     middle_x += p.cosine * u - p.sine * v, middle_y += p.sine * u + p.cosine * v;
-    reach_x = fabs(p.cosine) * u + fabs(p.sine) * v, reach_y = fabs(p.sine) * u + fabs(p.cosine) * v;
+    // What rounding the centre, the spacing and the yaw to float32 may take away between neighbours that share a border.
+    p.rim = 2.5e-7 * (fabs(p.x) + fabs(p.y) + 2 * u + 2 * v);
+    reach_x = fabs(p.cosine) * u + fabs(p.sine) * v + 2 * p.rim, reach_y = fabs(p.sine) * u + fabs(p.cosine) * v + 2 * p.rim;
     p.bottom = p.z + p.low_z, p.top = p.z + p.high_z;
   } else {
     if (kind < kBox || kind > kBoxVolume) return p;
@@ -192,71 +212,83 @@ OPS_HOST_DEVICE Stretch stretch_inside(const Primitive& p, const Ray& r) {
 
 // ---- height fields: u along the columns, v along the rows, in cells; each cell is cut from its first corner to the opposite one ----
 
-/// Height and, per cell, its rise along u and v in the triangle that holds (u, v). Continuous, so it does not matter which side of a border
-/// rounding puts a point on.
+/// One triangle of a cell: the height of the cell's first corner, and the rise along u and v.
 struct Slope {
-  double height, along_u, along_v;
-  int64_t triangle;
+  double corner, along_u, along_v;
 };
 
-OPS_HOST_DEVICE Slope triangle_of(const Primitive& p, int64_t number, double u, double v) {
-  const int64_t cell = number / 2, row = cell / (p.columns - 1), column = cell % (p.columns - 1);
+/// is_upper: the triangle on the side of larger v.
+OPS_HOST_DEVICE Slope slope_of(const Primitive& p, int64_t row, int64_t column, bool is_upper) {
   const float* h = p.heights + row * p.columns + column;
   const double h00 = h[0], h10 = h[1], h01 = h[p.columns], h11 = h[p.columns + 1];
-  Slope s{0, number & 1 ? h11 - h01 : h10 - h00, number & 1 ? h01 - h00 : h11 - h10, number};
-  s.height = h00 + (u - column) * s.along_u + (v - row) * s.along_v;
-  return s;
+  return {h00, is_upper ? h11 - h01 : h10 - h00, is_upper ? h01 - h00 : h11 - h10};
 }
 
-OPS_HOST_DEVICE Slope surface_at(const Primitive& p, double u, double v) {
-  u = smaller(larger(u, 0), static_cast<double>(p.columns - 1)), v = smaller(larger(v, 0), static_cast<double>(p.rows - 1));
-  const int64_t column = static_cast<int64_t>(smaller(u, static_cast<double>(p.columns - 2)));
-  const int64_t row = static_cast<int64_t>(smaller(v, static_cast<double>(p.rows - 2)));
-  return triangle_of(p, 2 * (row * (p.columns - 1) + column) + (v - row > u - column), u, v);
-}
+/// A place of the surface. Its height is continuous, so it does not matter which side of a border rounding puts a point on; beyond the
+/// border of the field it goes on level.
+struct Place {
+  double u, v;
+  int64_t row, column;
+  bool is_upper;
+  OPS_HOST_DEVICE Place(const Primitive& p, double u_, double v_)
+      : u(smaller(larger(u_, 0), static_cast<double>(p.columns - 1))), v(smaller(larger(v_, 0), static_cast<double>(p.rows - 1))) {
+    column = static_cast<int64_t>(smaller(u, static_cast<double>(p.columns - 2)));
+    row = static_cast<int64_t>(smaller(v, static_cast<double>(p.rows - 2)));
+    u -= static_cast<double>(column), v -= static_cast<double>(row), is_upper = v > u;
+  }
+  OPS_HOST_DEVICE double height(const Primitive& p) const {
+    const Slope s = slope_of(p, row, column, is_upper);
+    return s.corner + u * s.along_u + v * s.along_v;
+  }
+  OPS_HOST_DEVICE int64_t triangle(const Primitive& p) const { return 2 * (row * (p.columns - 1) + column) + is_upper; }
+};
 
 /// Where a ray crosses the lines w = lowest, lowest + 1, ..., highest, one after the other.
 struct Crossings {
-  double start, speed, lowest, highest, next;
-  OPS_HOST_DEVICE Crossings(double start_, double speed_, double t, double lowest_, double highest_)
-      : start(start_), speed(speed_), lowest(lowest_), highest(highest_) {
-    // Into the field: what rounding makes of rays from very far away must still come to an end.
-    const double w = smaller(larger(start + t * speed, lowest), highest);
+  double start, per_speed, step_by, lowest, highest, next, t;
+  OPS_HOST_DEVICE Crossings(double start_, double speed, double from, double lowest_, double highest_)
+      : start(start_), per_speed(speed != 0 ? 1 / speed : 0), step_by(speed > 0 ? 1 : -1), lowest(lowest_), highest(highest_) {
+    // Into the field, half a cell of its surroundings included: what rounding makes of rays from very far away must still come to an end.
+    const double w = smaller(larger(start + from * speed, lowest - 0.5), highest + 0.5);
     next = speed > 0 ? floor(w) + 1 : ceil(w) - 1;
+    find();
   }
-  OPS_HOST_DEVICE double t() const { return speed == 0 || next < lowest || next > highest ? HUGE_VAL : (next - start) / speed; }
-  OPS_HOST_DEVICE void step() { next += speed > 0 ? 1 : -1; }
+  OPS_HOST_DEVICE void find() { t = per_speed == 0 || next < lowest || next > highest ? HUGE_VAL : (next - start) * per_speed; }
+  OPS_HOST_DEVICE void step() { next += step_by, find(); }
 };
 
-/// First place in [from, to] where the ray meets the surface. Three families of edges cut the ray into stretches over one triangle each.
-/// The height above the surface is worked out once at each end and handed on: where it changes sides some stretch must see it, whatever the
-/// rounding, so there are no holes between triangles.
+/// First place from `from` on where the ray meets the surface; what lies beyond `to` need not be found, and never changes what is.
+/// Three families of edges cut the ray into stretches over one triangle each. The height above the surface is worked out once at each end
+/// and handed on: where it changes sides some stretch must see it, whatever the rounding, so there are no holes between triangles.
+/// Nor between fields that share a border, though rounding may move each by itself: both go on over it by a rim.
 OPS_HOST_DEVICE double distance_to_field(const Primitive& p, const Ray& r, double from, double to, int64_t& triangle) {
   const double u0 = r.x / p.half_x, v0 = r.y / p.half_y, du = r.dx / p.half_x, dv = r.dy / p.half_y;
+  const double last_u = static_cast<double>(p.columns - 1), last_v = static_cast<double>(p.rows - 1);
+  const double rim_u = p.rim / p.half_x, rim_v = p.rim / p.half_y;
   Stretch s;
-  s.cut(-u0, -du, 0), s.cut(u0 - static_cast<double>(p.columns - 1), du, 0);
-  s.cut(-v0, -dv, 0), s.cut(v0 - static_cast<double>(p.rows - 1), dv, 0);
+  s.cut(-u0 - rim_u, -du, 0), s.cut(u0 - (last_u + rim_u), du, 0);
+  s.cut(-v0 - rim_v, -dv, 0), s.cut(v0 - (last_v + rim_v), dv, 0);
   s.cut(p.low_z - r.z, -r.dz, 0), s.cut(r.z - p.high_z, r.dz, 0);
   double t = larger(s.enter, from);
-  const double end = smaller(s.leave, to);
+  const double end = s.leave;
   if (s.is_empty || !(t <= end) || !is_finite(end)) return HUGE_VAL;
-  const double last_u = static_cast<double>(p.columns - 1), last_v = static_cast<double>(p.rows - 1);
   Crossings along_u(u0, du, t, 0, last_u), along_v(v0, dv, t, 0, last_v), across(u0 - v0, du - dv, t, -last_v, last_u);
-  double above = r.z + t * r.dz - surface_at(p, u0 + t * du, v0 + t * dv).height;
-  for (;;) {
-    const double tu = along_u.t(), tv = along_v.t(), ta = across.t();
-    const double first = smaller(tu, smaller(tv, ta)), next = larger(t, smaller(first, end)), middle = 0.5 * (t + next);
-    const double above_next = r.z + next * r.dz - surface_at(p, u0 + next * du, v0 + next * dv).height;
+  double above = r.z + t * r.dz - Place(p, u0 + t * du, v0 + t * dv).height(p);
+  while (t <= to) {
+    const double first = smaller(along_u.t, smaller(along_v.t, across.t)), next = larger(t, smaller(first, end));
+    const double above_next = r.z + next * r.dz - Place(p, u0 + next * du, v0 + next * dv).height(p);
     if (above == 0 || above_next == 0 || (above < 0) != (above_next < 0)) {
-      triangle = surface_at(p, u0 + middle * du, v0 + middle * dv).triangle;
+      const double middle = 0.5 * (t + next);
+      triangle = Place(p, u0 + middle * du, v0 + middle * dv).triangle(p);
       return above == 0 ? t : above_next == 0 ? next : t + (next - t) * (above / (above - above_next));
     }
     if (!(first < end)) return HUGE_VAL;
-    if (tu == first) along_u.step();
-    if (tv == first) along_v.step();
-    if (ta == first) across.step();
+    if (along_u.t == first) along_u.step();
+    if (along_v.t == first) along_v.step();
+    if (across.t == first) across.step();
     t = next, above = above_next;
   }
+  return HUGE_VAL;
 }
 
 // ---- chances ----
@@ -294,6 +326,53 @@ OPS_HOST_DEVICE double log_same(double x) {
 struct RayLimits {
   uint64_t seed;
   float min_range, max_range;
+};
+
+/// The box along the world's axes that holds a primitive, rounded outwards; infinite for a plane.
+struct alignas(16) Bounds {  // two loads of 16 bytes on a GPU
+  float low_x, low_y, low_z, unused_low, high_x, high_y, high_z, unused_high;
+};
+
+OPS_HOST_DEVICE float rounded_down(double x) { return static_cast<float>(x - 1.2e-7 * fabs(x)); }
+OPS_HOST_DEVICE float rounded_up(double x) { return static_cast<float>(x + 1.2e-7 * fabs(x)); }
+
+OPS_HOST_DEVICE Bounds bounds_of(const Primitive& p) {
+  return {rounded_down(p.low_x), rounded_down(p.low_y), rounded_down(p.bottom), 0,
+          rounded_up(p.high_x),  rounded_up(p.high_y),  rounded_up(p.top),      0};
+}
+
+/// A ray as it passes boxes along the world's axes: a quick look, in float, that says no only where the primitive in the box is missed.
+struct Sight {
+  float x, y, z, per_x, per_y, per_z;  // metres of the ray to a metre along each axis
+
+  OPS_HOST_DEVICE explicit Sight(const Ray& ray)
+      : x(static_cast<float>(ray.x)), y(static_cast<float>(ray.y)), z(static_cast<float>(ray.z)),  // they were float32
+        per_x(per_metre(ray.dx)), per_y(per_metre(ray.dy)), per_z(per_metre(ray.dz)) {}
+
+  /// Whether the ray may meet what is in the box between the distances `nearest` and `farthest`.
+  OPS_HOST_DEVICE bool may_meet(const Bounds& b, float nearest, float farthest) const {
+    const float x0 = (b.low_x - x) * per_x, x1 = (b.high_x - x) * per_x, y0 = (b.low_y - y) * per_y, y1 = (b.high_y - y) * per_y;
+    const float z0 = (b.low_z - z) * per_z, z1 = (b.high_z - z) * per_z;
+    const float enter = most(most(least(x0, x1), least(y0, y1)), most(least(z0, z1), nearest));
+    const float leave = least(least(most(x0, x1), most(y0, y1)), least(most(z0, z1), farthest));
+    // Each of these is off by 2e-7 of itself at most: a difference, a reciprocal and a product, rounded. The exact test, in double, is off by
+    // far less than what is allowed for here, from however far away.
+    return enter - 1e-6f * enter <= leave + 1e-6f * fabsf(leave);
+  }
+
+ private:
+  /// Along an axis: so large that no primitive beside the ray, and so small that every one around it, comes into reach. Never infinite, which
+  /// times 0 would be no number.
+  OPS_HOST_DEVICE static float per_metre(double slope) {
+    return static_cast<float>(fabs(slope) > 1e-30 ? 1 / slope : slope < 0 ? -1e30 : 1e30);
+  }
+#ifdef __CUDA_ARCH__  // one instruction each, and no NaN in sight
+  OPS_HOST_DEVICE static float least(float a, float b) { return fminf(a, b); }
+  OPS_HOST_DEVICE static float most(float a, float b) { return fmaxf(a, b); }
+#else
+  OPS_HOST_DEVICE static float least(float a, float b) { return a < b ? a : b; }
+  OPS_HOST_DEVICE static float most(float a, float b) { return a > b ? a : b; }
+#endif
 };
 
 /// The best hit so far: the smaller distance in float32, of equal ones the lower primitive.
@@ -341,7 +420,8 @@ OPS_HOST_DEVICE void normal_of(const Primitive& p, const Ray& ray, const FirstHi
   if (p.kind == kPlane) {
     x = p.front, y = p.rear, z = p.side;
   } else if (p.kind == kHeightField) {
-    const Slope s = triangle_of(p, hit.face, 0, 0);
+    const int64_t cell = hit.face / 2;
+    const Slope s = slope_of(p, cell / (p.columns - 1), cell % (p.columns - 1), hit.face & 1);
     x = -s.along_u / p.half_x, y = -s.along_v / p.half_y, z = 1;
   } else if (p.kind == kBox || p.kind == kCylinder || p.kind == kEllipsoid) {
     const Ray r = seen_from(p, ray);
@@ -366,6 +446,14 @@ OPS_HOST_DEVICE void normal_of(const Primitive& p, const Ray& ray, const FirstHi
   const double wx = p.cosine * x - p.sine * y, wy = p.sine * x + p.cosine * y;
   const double scale = (wx * ray.dx + wy * ray.dy + z * ray.dz > 0 ? -1 : 1) / length;
   normal[0] = static_cast<float>(wx * scale), normal[1] = static_cast<float>(wy * scale), normal[2] = static_cast<float>(z * scale);
+}
+
+/// Row i of the results.
+OPS_HOST_DEVICE void write_hit(const Primitive* primitives, const Ray& ray, const FirstHit& hit, int64_t i, float* distance, float* normals,
+                               int32_t* primitive) {
+  distance[i] = hit.distance, primitive[i] = hit.primitive;
+  normals[3 * i] = normals[3 * i + 1] = normals[3 * i + 2] = 0;
+  if (hit.primitive >= 0) normal_of(primitives[hit.primitive], ray, hit, normals + 3 * i);
 }
 
 }  // namespace ops
