@@ -336,10 +336,3 @@ BOXES, SCORES = np.ones((2, 7)), np.ones(2)
 def test_errors_say_expected_and_got(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_opcheck():
-    boxes, scores = (torch.from_numpy(a) for a in crowd(np.random.default_rng(1), 30))
-    for group in (None, torch.arange(30) % 3):
-        for name in ("nms_bev", "nms_circle"):
-            torch.library.opcheck(getattr(torch.ops.cuda_ops, name).default, (boxes, scores, 0.2, 9, group))
