@@ -47,7 +47,8 @@ class NumpySpace:
         _expect_shape(name, array.shape, shape)
         if dtypes[0] == "int32" and array.dtype == np.int64:
             array = array.clip(-(2**31), 2**31 - 1)
-        return np.ascontiguousarray(array, dtype=dtypes[0])
+        array = np.ascontiguousarray(array, dtype=dtypes[0])
+        return array if array.flags.aligned else array.copy()  # from a buffer that began anywhere
 
     def take_strided(self, name: str, value: Any, shape: Sequence[int | str | None], *dtypes: str) -> tuple[np.ndarray, tuple[int, ...]]:
         """`value` of one of the dtypes where it lies, and its strides in elements. Copied only where they are no whole numbers."""
@@ -101,7 +102,8 @@ class TorchSpace:
         value = value.detach()
         if dtypes[0] == "int32" and value.dtype == _dtype("int64"):
             value = value.clamp(-(2**31), 2**31 - 1)
-        return value.to(_dtype(dtypes[0])).contiguous()
+        value = value.to(_dtype(dtypes[0])).contiguous()
+        return value.clone() if value.data_ptr() % value.element_size() else value
 
     def take_strided(self, name: str, value: Any, shape: Sequence[int | str | None], *dtypes: str) -> tuple[Any, tuple[int, ...]]:
         """As NumpySpace.take_strided; never copied."""
@@ -143,7 +145,7 @@ Space = NumpySpace | TorchSpace
 
 
 def space_of(operator: str, **arrays: Any) -> Space:
-    """The space that all `arrays` (None: left out) live in. Raises ValueError where they are of different kinds or devices."""
+    """The space that all `arrays` (None: left out) live in. Raises ValueError where they are of different kinds or devices, or sparse."""
     given = {name: value for name, value in arrays.items() if value is not None}
     tensors = {name: value for name, value in given.items() if is_tensor(value)}
     if not tensors:
@@ -154,6 +156,8 @@ def space_of(operator: str, **arrays: Any) -> Space:
             raise ValueError(f"{operator}: {name}: expected a torch tensor on {tensor.device} like {first}, got {type(value).__name__}")
         if value.device != tensor.device:
             raise ValueError(f"{operator}: {name}: expected a tensor on {tensor.device} like {first}, got one on {value.device}")
+        if str(value.layout) != "torch.strided":
+            raise ValueError(f"{operator}: {name}: expected a dense tensor, got one of layout {value.layout}; call .to_dense() first")
     if tensor.device.type not in ("cpu", "cuda"):
         raise ValueError(f"{operator}: {first}: expected a tensor on the CPU or a CUDA device, got one on {tensor.device}")
     if tensor.device.type == "cuda":

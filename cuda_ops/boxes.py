@@ -22,9 +22,10 @@ def iou_bev(boxes_a: Any, boxes_b: Any) -> Any:
 
     boxes_a  (N, 7) x, y, z, length, width, height, yaw or (N, 5) x, y, length, width, yaw; float32 or float64, metres and radians
     boxes_b  (M, 7) or (M, 5)
-    Returns (N, M) float64. Exact clipping in float64 in the frame of one of the boxes: errors of some 1e-15, anywhere in the world. Boxes
-    that touch: 0. Identical ones: exactly 1, never above. A box with a NaN or infinite number or a size that is not above 0: 0 with
-    everything, itself included. Both orders of the arguments give the same bits. z and height play no part. Empty: no rows or columns.
+    Returns (N, M) float64. Exact clipping in float64 in the frame of one of the boxes: errors of some 1e-15, of thin
+    boxes times length over width, anywhere in the world. Boxes that touch: 0. Identical ones: exactly 1, never above. A box with a NaN or
+    infinite number or a size that is not above 0: 0 with everything, itself included. Both orders of the arguments give the same bits.
+    z and height play no part. Empty: no rows or columns.
     Raises ValueError for a wrong shape, dtype or device.
     """
     space_of("iou_bev", boxes_a=boxes_a, boxes_b=boxes_b)

@@ -76,6 +76,7 @@ def voxelize_hard(
     Raises ValueError for a wrong shape, dtype, device or number. Source: VoxelNet section 2.1; det3d `points_to_voxel`.
     """
     _expect_positive("voxelize_hard", max_points=max_points, max_voxels=max_voxels, batch_size=batch_size)
+    space_of("voxelize_hard", points=points, batch_index=batch_index)
     limits = (max_points, max_voxels, with_index, fixed_capacity)
     *found, index = dispatch(
         "voxelize_hard", _voxelize_hard, points, batch_index, grid.lower, grid.voxel_size, grid.shape, batch_size, *limits
@@ -108,6 +109,7 @@ def voxelize_mean(
     _expect_positive("voxelize_mean", batch_size=batch_size, max_voxels=1 if max_voxels is None else max_voxels)
     if fixed_capacity and max_voxels is None:
         raise ValueError("voxelize_mean: max_voxels: expected a number with fixed_capacity, got None")
+    space_of("voxelize_mean", points=points, batch_index=batch_index)
     limits = (max_voxels, with_index, fixed_capacity)
     *found, index = dispatch(
         "voxelize_mean", _voxelize_mean, points, batch_index, grid.lower, grid.voxel_size, grid.shape, batch_size, *limits

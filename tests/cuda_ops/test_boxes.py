@@ -319,10 +319,3 @@ ONE, POINTS = np.ones((1, 7)), np.zeros((2, 3), np.float32)
 def test_errors_say_expected_and_got(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_opcheck():
-    boxes = torch.from_numpy(random_boxes(np.random.default_rng(1), 12))
-    points = torch.zeros(20, 4)
-    for name, arguments in {"iou_bev": (boxes, boxes[:5]), "iou_3d": (boxes, boxes[:5]), "points_in_boxes": (points, boxes)}.items():
-        torch.library.opcheck(getattr(torch.ops.cuda_ops, name).default, arguments)

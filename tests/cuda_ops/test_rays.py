@@ -402,11 +402,3 @@ def test_arrays_that_are_not_contiguous():
 def test_errors_say_expected_and_got(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_opcheck():
-    origins, directions = (torch.from_numpy(part) for part in random_rays(0, 20))
-    primitives = scene(0).to("cpu")
-    cast_rays(origins, directions, primitives)
-    columns = [getattr(primitives, name) for name in Primitives.__dataclass_fields__]
-    torch.library.opcheck(torch.ops.cuda_ops.cast_rays.default, (origins, directions, *columns, 3, 0.0, math.inf))

@@ -157,7 +157,7 @@ def test_small_clouds(points, num_voxels):
         ({"max_voxels": 2**31}, r"max_voxels: expected an integer from 1 to 2\^31 - 1, got 2147483648"),
         (
             {"points": torch.zeros(3, 5), "batch_index": np.zeros(3, np.int32)},
-            r"expected only torch tensors beside one on cpu, got a NumPy array",
+            r"batch_index: expected a torch tensor on cpu like points, got ndarray",
         ),
         ({"points": torch.zeros(3, 5).half()}, r"points: expected dtype float32, got float16"),
     ],
