@@ -9,7 +9,6 @@ import cuda_ops
 from cuda_ops import Grid, reference, sparse_indices
 
 torch = pytest.importorskip("torch")
-from cuda_ops.torch_ops import registered  # noqa: E402  # needs torch
 
 
 def sites(count: int, shape: tuple[int, int, int], seed: int, batch_size: int = 2, is_clean: bool = False) -> np.ndarray:
@@ -197,12 +196,6 @@ def test_tensors_give_tensors_of_the_same_values():
         theirs = sparse_indices(coords, (5, 8, 8), 3, batch_size=2, **options)
         assert all(isinstance(part, torch.Tensor) for part in (ours.coords, ours.table, ours.counters))
         assert_same(as_numpy(ours), theirs)
-
-
-@pytest.mark.parametrize(("submanifold", "capacity"), [(True, None), (False, None), (False, 40)])
-def test_operator_is_registered_as_it_should_be(submanifold, capacity):
-    axes = [5, 8, 8, 3, 3, 3, 1, 1, 1, 1, 1, 1]
-    torch.library.opcheck(registered("sparse_indices"), (torch.from_numpy(sites(40, (5, 8, 8), 1)), 2, axes, submanifold, capacity))
 
 
 def test_grid_object_and_wider_integers_are_taken():
