@@ -1,6 +1,8 @@
 """The arithmetic of sparse convolutions: sums over the neighbours that a table names. Who the neighbours are is decided elsewhere."""
 
+import importlib
 import math
+import sys
 from typing import Any
 
 from cuda_ops.arrays import Space, expect_rows, space_of
@@ -84,7 +86,8 @@ def _sparse_conv(features: Any, weight: Any, table: Any, bias: Any, residual: An
     if transposed is not None:
         _take_table(space, "transposed", transposed, (rows, offsets))
     if space.on_gpu:
-        return _kernels(dtype).sparse_conv(features, weight.reshape(channels, offsets, features.shape[1]), table, bias, residual, relu)
+        matrices = weight.reshape(channels, offsets, features.shape[1])
+        return _run_on_gpu("sparse_conv", space, features, matrices, table, bias, residual, relu)
     out = space.empty((len(table), channels), dtype)
     sizes = (channels, offsets)
     space.call(f"sparse_conv_{dtype}", features, *features.shape, weight, *sizes, table, len(table), bias, residual, relu, out)
@@ -99,7 +102,7 @@ def _sparse_conv_weight_gradient(features: Any, gradient: Any, table: Any) -> tu
     gradient = space.take("gradient", gradient, (rows, "C_out"), dtype)
     channels = gradient.shape[1]
     if space.on_gpu:
-        return _kernels(dtype).sparse_conv_weight_gradient(features, gradient, table)
+        return _run_on_gpu("sparse_conv_weight_gradient", space, features, gradient, table)
     to_weight, to_bias = space.empty((channels, offsets, features.shape[1]), dtype), space.empty((channels,), dtype)
     sizes = (channels, offsets)
     space.call(f"sparse_conv_weight_gradient_{dtype}", features, *features.shape, gradient, *sizes, table, rows, to_weight, to_bias)
@@ -120,14 +123,16 @@ def _take_table(space: Space, name: str, table: Any, shape: tuple[int | str, ...
     return table
 
 
-def _kernels(dtype: str) -> Any:
-    """What works on a GPU: the module of the Triton kernels, or of plain torch."""
-    from cuda_ops import sparse_torch
+def _run_on_gpu(name: str, space: Any, features: Any, *arguments: Any) -> Any:
+    with sys.modules["torch"].cuda.device(space.device):
+        return getattr(_kernels(features), name)(features, *arguments)
 
-    if dtype == "float64":
-        return sparse_torch
-    try:
-        from cuda_ops import sparse_triton
-    except ImportError:
-        return sparse_torch
-    return sparse_triton
+
+def _kernels(features: Any) -> Any:
+    """The module of the Triton kernels, or that of plain torch where Triton is missing and for float64."""
+    if features.element_size() < 8:
+        try:
+            return importlib.import_module("cuda_ops.sparse_triton")
+        except ImportError:
+            pass
+    return importlib.import_module("cuda_ops.sparse_torch")

@@ -1,6 +1,8 @@
 """Sparse convolutions: against plain NumPy, against torch's dense convolution, and their gradients against torch's own."""
 
+import importlib
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import cuda_ops
 from cuda_ops import arrays, reference, sparse_torch
 
 NAN, INF = float("nan"), float("inf")
+sparse_conv_module = importlib.import_module("cuda_ops.sparse_conv")  # its name in the package is the function
 IS_EMULATED = getattr(arrays._cpu, "emulated", False)
 
 # Of float32 sums of up to 27 * 64 products of normal numbers with weights of 0.1: a few ulp of the sum of their magnitudes.
@@ -333,6 +336,17 @@ def test_plain_torch_of_gpus_without_triton(dtype):
         error = np.linalg.norm(ours.double().numpy() - theirs) / np.linalg.norm(theirs)
         # In norm. float16 and bfloat16 are rounded for each offset and in the end; the others in every step.
         assert error < 4 * torch.finfo(dtype).eps
+
+
+def test_gpus_without_triton_and_float64_take_plain_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "cuda_ops.sparse_triton", raising=False)
+    for dtype in (torch.float32, torch.float16, torch.float64):
+        assert sparse_conv_module._kernels(torch.zeros(1, dtype=dtype)) is sparse_torch
+    monkeypatch.undo()
+    pytest.importorskip("triton")
+    chosen = [sparse_conv_module._kernels(torch.zeros(1, dtype=dtype)).__name__ for dtype in (torch.float32, torch.bfloat16, torch.float64)]
+    assert chosen == ["cuda_ops.sparse_triton", "cuda_ops.sparse_triton", "cuda_ops.sparse_torch"]
 
 
 X, W, T = np.zeros((5, 3), np.float32), np.zeros((4, 1, 1, 2, 3), np.float32), np.full((6, 2), -1, np.int32)
