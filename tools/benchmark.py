@@ -130,11 +130,13 @@ def ops(
     """Milliseconds of the point-cloud operators on the CPU, beside their peers."""
     import benchmark_ops as bench
     import benchmark_rays
+    import benchmark_sparse
 
     print_machine()
     points = bench.read_cloud(cloud) if cloud else bench.ten_sweeps(264_000)
     print(f"\n{len(points)} points, {bench.cuda_ops.voxelize_mean(points, bench.GRID).num_voxels} voxels of 0.075 x 0.075 x 0.2 m\n")
-    bench.print_table(bench.voxel_cases(points) + bench.box_cases(points) + benchmark_rays.ray_cases(), repeats)
+    cases = bench.voxel_cases(points) + bench.box_cases(points) + benchmark_rays.ray_cases()
+    bench.print_table(cases + benchmark_sparse.sparse_cases(points) + benchmark_sparse.row_cases(points), repeats)
 
 
 @app.command(name="all")

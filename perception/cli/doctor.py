@@ -114,7 +114,7 @@ EXTRAS: dict[str, tuple[Package, ...]] = {
         Package("safetensors"),
         Package("triton", only_linux=True),
     ),
-    "bench": (Package("spconv"), Package("cumm"), Package("shapely")),
+    "bench": (Package("spconv"), Package("cumm"), Package("embreex"), Package("shapely")),
     "dev": (
         Package("ruff"),
         Package("basedpyright"),

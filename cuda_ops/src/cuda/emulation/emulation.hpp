@@ -144,11 +144,6 @@ To ops_bits_as(From value) {
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
-inline double __longlong_as_double(long long bits) {
-  double value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
 inline long long __double_as_longlong(double value) { return ops_bits_as<long long>(value); }
 inline double __longlong_as_double(long long value) { return ops_bits_as<double>(value); }
 inline int __float_as_int(float value) { return ops_bits_as<int>(value); }
@@ -186,14 +181,6 @@ template <class T>
 T atomicAdd(T* place, std::common_type_t<T> value) {
   return ops_exchange(place, [&](T before) { return static_cast<T>(before + value); });
 }
-template <class T>
-T atomicMin(T* place, T value) {
-  const T before = *place;
-  if (value < before) *place = value;
-  return before;
-}
-inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
-inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 template <class T>
 T atomicSub(T* place, std::common_type_t<T> value) {
   return ops_exchange(place, [&](T before) { return static_cast<T>(before - value); });
