@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 from benchmark_ops import GRID, Case
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 import cuda_ops
 
@@ -76,7 +76,7 @@ def row_cases(points: np.ndarray) -> list[Case]:
         Case("scatter_mean of 64 channels", 2, partial(cuda_ops.scatter_mean, values, index, size), "torch index_add", torch_mean),
         Case(
             "nearest_in_group, 9,000 pixels x 30,000 points in 180 groups", 1,
-            partial(cuda_ops.nearest_in_group, pixels, group, places, of_point), "SciPy cKDTree, group by group",
+            partial(cuda_ops.nearest_in_group, pixels, group, places, of_point), "SciPy KDTree, group by group",
             partial(nearest_by_trees, pixels, group, places, of_point),
         ),
         Case(
@@ -149,7 +149,7 @@ def nearest_by_trees(queries: np.ndarray, group: np.ndarray, points: np.ndarray,
     for one in np.unique(group):
         rows, mine = np.flatnonzero(of_point == one), group == one
         if len(rows):
-            index[mine] = rows[cKDTree(points[rows]).query(queries[mine])[1]]
+            index[mine] = rows[KDTree(points[rows]).query(queries[mine])[1]]
     return index
 
 
