@@ -1,0 +1,175 @@
+"""One turn of a simulated lidar: rays from a moving sensor, and what becomes of them on the way back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from cuda_ops import cast_rays
+from perception.core import Transform
+from perception.drives.simulated.lidars import LidarModel
+from perception.drives.simulated.matter import SCENERY, Matter
+
+LEAST_COSINE = 0.2  # rough surfaces answer at grazing incidence too
+VOLUME_COSINE = 0.6  # leaves hang at any angle
+_SPREAD = 0.25  # of readings around reflectivity times cosine, as a logarithm
+_STRAYS = 2e-4  # share of rays that meet rain, exhaust or dust
+_MIXED = 0.15  # share of the jumps between neighbours at which a return lies in between
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The points of one turn in the order in which the recording stores them, in the sensor frame.
+
+    points     (N, 4) float32  x, y, z in metres, intensity as stored
+    ring       (N,) int32      beam
+    owner      (N,) int32      object that was hit, else SCENERY
+    is_return  (N,) bool       false for a ray that came to nothing, where the model keeps those
+    """
+
+    points: np.ndarray
+    ring: np.ndarray
+    owner: np.ndarray
+    is_return: np.ndarray
+
+
+def scan(
+    model: LidarModel,
+    sensor_at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    matter_at: Callable[[float], Matter],
+    time_stamp: float,
+    rng: np.random.Generator,
+    *,
+    num_pieces: int = 12,
+) -> Sweep:
+    """One turn, of which `time_stamp` (seconds) names the moment that the model says.
+
+    sensor_at   times (K,) -> rotation (K, 3, 3) and translation (K, 3) of the sensor in the world; its axes as in the model's recordings
+    matter_at   time -> everything there is, in the world; asked for once for each of `num_pieces` pieces of the turn
+    World coordinates are float32 inside: keep them within some hundred metres of 0.
+    """
+    first = time_stamp - model.time_stamp * model.turn_seconds
+    column_time = first + (np.arange(model.columns) + 1) / model.columns * model.turn_seconds
+    rotation, translation = sensor_at(column_time)
+    direction, lift = beams(model)  # (C, B, 3), (B,)
+    origin = translation[:, None] + lift[:, None] * rotation[:, None, :, 2]  # (C, B, 3)
+    ray = np.einsum("cij,cbj->cbi", rotation, direction)
+    distance = np.full(ray.shape[:2], np.inf, np.float32)
+    reading, cosine = np.zeros(ray.shape[:2], np.float32), np.ones(ray.shape[:2], np.float32)
+    owner = np.full(ray.shape[:2], SCENERY, np.int32)
+    for columns in np.array_split(np.arange(model.columns), num_pieces):
+        piece = slice(columns[0], columns[-1] + 1)
+        matter = matter_at(float(column_time[piece].mean()))
+        nearest, farthest = model.range_limits
+        hits = cast_rays(
+            np.ascontiguousarray(origin[piece].reshape(-1, 3), np.float32),
+            np.ascontiguousarray(ray[piece].reshape(-1, 3), np.float32),
+            matter.shapes,
+            seed=int(rng.integers(2**62)),
+            min_range=nearest,
+            max_range=farthest,
+        )
+        is_hit = hits.primitive >= 0
+        shape = hits.primitive[is_hit]
+        flat = (np.zeros(len(is_hit), np.float32), np.ones(len(is_hit), np.float32), np.full(len(is_hit), SCENERY, np.int32))
+        normal = hits.normal[is_hit]
+        across = np.abs(np.einsum("ni,ni->n", normal, ray[piece].reshape(-1, 3)[is_hit]))
+        flat[1][is_hit] = np.where((normal == 0).all(axis=1), VOLUME_COSINE, across)
+        flat[0][is_hit], flat[2][is_hit] = matter.reflectivity[shape], matter.owner[shape]
+        size = (len(columns), model.num_beams)
+        distance[piece] = hits.distance.reshape(size)
+        reading[piece], cosine[piece], owner[piece] = (part.reshape(size) for part in flat)
+    return _stored(model, _received(model, distance, reading, cosine, rng), owner, direction, lift, sensor_at, column_time, time_stamp)
+
+
+def beams(model: LidarModel) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (C, B, 3) of all rays in the sensor frame, unit length, and the height (B,) at which each beam leaves the sensor."""
+    azimuth = np.deg2rad(model.azimuths_deg()[:, None] + model.azimuth_offsets_deg)
+    elevation = np.deg2rad(model.elevations_deg)
+    forward, left, up = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation) + 0 * azimuth
+    axes = (forward, left, up) if model.forward_axis == "x" else (-left, forward, up)
+    return np.stack(axes, axis=-1), model.origin_heights
+
+
+def sensor_poses(times: np.ndarray, pose_times: np.ndarray, poses: list[Transform]) -> tuple[np.ndarray, np.ndarray]:
+    """Poses at `times` (K,) between the moments of `poses`: translation along the line, rotation by slerp; as `scan` wants them.
+
+    Raises ValueError for a time before the first pose or after the last."""
+    rotation = Slerp(pose_times, Rotation.from_matrix([pose.rotation for pose in poses]))(times).as_matrix()
+    place = np.array([pose.translation for pose in poses])
+    return rotation, np.stack([np.interp(times, pose_times, place[:, axis]) for axis in range(3)], axis=1)
+
+
+def _received(
+    model: LidarModel, distance: np.ndarray, reflectivity: np.ndarray, cosine: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measured range (inf: none) and reading 0..255 of each ray, both (C, B)."""
+    size = distance.shape
+    stray = rng.random(size) < _STRAYS
+    measured = np.where(stray, np.minimum(distance, rng.uniform(1.5, 15, size)), distance).astype(np.float32)
+    reading = np.where(stray, 3.0, reflectivity * np.maximum(cosine, LEAST_COSINE)) * np.exp(rng.normal(0, _SPREAD, size))
+    known = np.where(np.isfinite(measured), measured, 0.0)
+    ranges, weakest = np.array(model.floor).T
+    is_weak = reading < np.interp(known, ranges, weakest)
+    ranges, chance = np.array(model.gap_chance).T
+    is_lost = rng.random(size) < np.interp(known, ranges, chance)
+    is_lost |= _blind(model)
+    if model.drops_weak:
+        is_lost |= is_weak
+    else:
+        reading = np.where(is_weak, 0.0, reading)
+    before = np.roll(measured, 1, axis=0)  # a beam on an edge sees both surfaces: now and then the range lies between them
+    with np.errstate(invalid="ignore"):
+        is_jump = np.isfinite(before) & np.isfinite(measured) & (np.abs(before - measured) > 0.3) & (np.abs(before - measured) < 6)
+        mixed = measured + (before - measured) * rng.uniform(0, 1, size)
+    measured = np.where(is_jump & (rng.random(size) < _MIXED * 0.3), mixed, measured)
+    noise = model.range_noise * (1 + model.noise_growth * known) * np.minimum(1 / np.maximum(cosine, 0.05), 5.0) ** 0.7
+    measured = measured + noise * rng.normal(0, 1, size)
+    with np.errstate(invalid="ignore"):
+        measured = np.round(measured / model.range_step) * model.range_step
+    is_lost |= ~((measured >= model.range_limits[0]) & (measured <= model.range_limits[1]))
+    return np.where(is_lost, np.inf, measured), np.clip(reading, 0, 255)
+
+
+def _blind(model: LidarModel) -> np.ndarray:
+    """(C, B) bool: rays that the carrying vehicle is in the way of."""
+    azimuth, ring = model.azimuths_deg()[:, None] % 360, np.arange(model.num_beams)
+    hidden = np.zeros((model.columns, model.num_beams), bool)
+    for first, last, begin, end in model.blind:
+        hidden |= (ring >= first) & (ring <= last) & ((azimuth - begin) % 360 <= end - begin)
+    return hidden
+
+
+def _stored(
+    model: LidarModel,
+    received: tuple[np.ndarray, np.ndarray],
+    owner: np.ndarray,
+    direction: np.ndarray,
+    lift: np.ndarray,
+    sensor_at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    column_time: np.ndarray,
+    time_stamp: float,
+) -> Sweep:
+    """The sweep as its recording has it."""
+    measured, reading = received
+    is_return = np.isfinite(measured)
+    points = direction * np.where(is_return, measured, 0.0)[..., None]
+    points[..., 2] += np.where(is_return, lift, 0.0)
+    if model.is_compensated:  # into the sensor's pose at the time stamp
+        rotation, translation = sensor_at(column_time)
+        at_stamp, place = sensor_at(np.array([time_stamp]))
+        step = np.einsum("ji,cjk->cik", at_stamp[0], rotation)
+        shift = (translation - place[0]) @ at_stamp[0]
+        points = np.einsum("cij,cbj->cbi", step, points) + shift[:, None]
+    stored = np.round(reading * model.intensity_scale / model.intensity_step) * model.intensity_step
+    rows = np.concatenate([points, stored[..., None]], axis=-1).astype(np.float32)
+    ring = np.broadcast_to(np.arange(model.num_beams, dtype=np.int32), is_return.shape)
+    parts: list[np.ndarray] = [rows, ring, np.where(is_return, owner, SCENERY).astype(np.int32), is_return]
+    if model.order == "ring":
+        turn = np.argsort(model.azimuths_deg() % 360, kind="stable")
+        parts = [part[turn].swapaxes(0, 1) for part in parts]
+    flat = [part.reshape(-1, *part.shape[2:]) for part in parts]
+    if not model.keeps_missing:
+        flat = [part[flat[3]] for part in flat]
+    return Sweep(*flat)
