@@ -4,8 +4,10 @@
 
 #ifdef OPS_EMULATE_CUDA  // in the place of the CPU bodies
 #include "../cpu/memory.hpp"
+#include "emulation/selftest.hpp"
 NB_MODULE(_cpu, m) {
   ops::offer_memory(m);
+  ops::cuda::emulation::offer(m);
 #else
 NB_MODULE(_cuda, m) {
 #endif

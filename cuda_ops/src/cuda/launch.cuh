@@ -45,10 +45,6 @@ __global__ void for_each_kernel(int64_t count, Functor functor) {
 template <class Functor>
 void for_each(int64_t count, cudaStream_t stream, Functor functor) {
   if (count <= 0) return;
-#ifdef OPS_EMULATE_CUDA  // no thread waits for another here: a loop will do
-  for (int64_t i = count; i-- > 0;) functor(i);
-  return;
-#endif
   OPS_LAUNCH(for_each_kernel, blocks_for(count), kThreads, 0, stream, count, functor);
 }
 
