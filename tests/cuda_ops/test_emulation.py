@@ -1,6 +1,6 @@
 """The emulation of CUDA (`make emulate`): kernels with known results, and kernels with faults that it must find."""
 
-import os
+import subprocess
 import sys
 
 import numpy as np
@@ -72,6 +72,19 @@ def test_faults_are_said(name, message):
         with pytest.raises(RuntimeError, match=message):
             run(name, NUMBERS, schedule)
     assert run("reverse", NUMBERS) == REVERSED  # and the next launch is a fresh one
+
+
+@pytest.mark.skipif(not getattr(_cpu, "sanitized", False), reason="built without the address sanitizer: make emulate")
+def test_a_step_beyond_shared_memory_ends_the_process():
+    program = "import numpy as np; from cuda_ops import _cpu; v = np.zeros(64, np.int64); _cpu.selftest({!r}, v.ctypes.data, 64)"
+    ended = [
+        subprocess.run([sys.executable, "-c", program.format(name)], capture_output=True, text=True)
+        for name in ("reverse", "beyond shared memory")
+    ]
+    assert ended[0].returncode == 0, ended[0].stderr
+    assert ended[1].returncode != 0
+    assert "heap-buffer-overflow" in ended[1].stderr
+    assert "in beyond_shared_kernel, block 0 0 0, thread 63" in ended[1].stderr
 
 
 def test_an_operator_without_a_cuda_body_skips():

@@ -32,33 +32,63 @@ struct IouOfVolumes {
   }
 };
 
-struct MakeSpans {
-  const double* rows;
-  Span* spans;
-  __device__ void operator()(int64_t i) const { spans[i] = make_span(rows + 7 * i); }
+/// What a point is compared with first: a rectangle along the axes round the box, in float with room for its rounding.
+struct alignas(16) Reach {
+  float x, y, along_x, along_y;
 };
 
-/// All threads of a warp look at the same box at the same time, so that one load serves them all.
-struct FindBoxes {
-  const float* points;
-  int64_t columns;
-  const BevBox* boxes;
-  const Span* spans;
-  int64_t num_boxes;
-  int32_t *index, *counts;
+/// A middle is off by at most 6e-8 of it in float, and what is worked out from it by as much of that; the rest is for numbers next to 0.
+__device__ float reach_of(double center, double extent) {
+  if (!(fabs(center) + extent < 1e37)) return HUGE_VALF;  // near the end of float's range only the exact test counts
+  return static_cast<float>(extent * (1 + 1e-6) + fabs(center) * 1e-6 + 1e-37);
+}
+
+struct MakeSearchBoxes {
+  const double* rows;
+  BevBox* boxes;
+  Span* spans;
+  Reach* reaches;
+  int32_t* counts;
   __device__ void operator()(int64_t i) const {
-    const double x = points[i * columns], y = points[i * columns + 1], z = points[i * columns + 2];
-    int32_t first = -1;
-    for (int64_t b = 0; b < num_boxes; ++b) {
-      const double dx = x - boxes[b].x, dy = y - boxes[b].y, reach = search_reach(boxes[b].x, boxes[b].radius);
-      if (!(fabs(dx) <= reach && fabs(dy) <= reach)) continue;
-      if (!contains_point(boxes[b], spans[b], x, y, z)) continue;
-      if (first < 0) first = static_cast<int32_t>(b);
-      atomicAdd(counts + b, 1);
-    }
-    index[i] = first;
+    const BevBox box = make_bev_box(rows + 7 * i, 7);
+    boxes[i] = box;
+    spans[i] = make_span(rows + 7 * i);
+    const bool is_box = box.area > 0;
+    reaches[i] = {static_cast<float>(box.x), static_cast<float>(box.y), is_box ? reach_of(box.x, box.extent_x()) : -1.0f,
+                  is_box ? reach_of(box.y, box.extent_y()) : -1.0f};
+    counts[i] = 0;
   }
 };
+
+/// One thread per point. The block brings in as many rectangles as it has threads and goes through them; few points get to the exact test.
+__global__ void __launch_bounds__(kThreads)
+    find_boxes_kernel(const float* points, int64_t num_points, int64_t columns, const BevBox* boxes, const Span* spans,
+                      const Reach* reaches, int64_t num_boxes, int32_t* index, int32_t* counts) {
+  __shared__ Reach reach[kThreads];
+  __shared__ int32_t found[kThreads];
+  const int me = static_cast<int>(threadIdx.x);
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + me;
+  const bool is_point = i < num_points;  // the others help with the rectangles, as a point that is in no box
+  const float x = is_point ? points[i * columns] : NAN, y = is_point ? points[i * columns + 1] : NAN;
+  const float z = is_point ? points[i * columns + 2] : NAN;
+  int32_t first = -1;
+  for (int64_t begin = 0; begin < num_boxes; begin += kThreads) {
+    const int count = static_cast<int>(min(static_cast<int64_t>(kThreads), num_boxes - begin));
+    if (me < count) reach[me] = reaches[begin + me];
+    found[me] = 0;
+    __syncthreads();
+    for (int b = 0; b < count; ++b) {
+      const Reach near = reach[b];
+      if (!(fabsf(x - near.x) <= near.along_x && fabsf(y - near.y) <= near.along_y)) continue;
+      if (!contains_point(boxes[begin + b], spans[begin + b], x, y, z)) continue;
+      if (first < 0) first = static_cast<int32_t>(begin + b);
+      atomicAdd(&found[b], 1);
+    }
+    __syncthreads();
+    if (found[me] != 0) atomicAdd(counts + begin + me, found[me]);  // integers: the order does not matter
+  }
+  if (is_point) index[i] = first;
+}
 
 }  // namespace
 
@@ -81,10 +111,12 @@ void points_in_boxes(const float* points, int64_t num_points, int64_t columns, c
                      int32_t* counts, cudaStream_t stream) {
   DeviceBuffer<BevBox> box(num_boxes, stream);
   DeviceBuffer<Span> span(num_boxes, stream);
-  for_each(num_boxes, stream, MakeBevBoxes{boxes, 7, box.get()});
-  for_each(num_boxes, stream, MakeSpans{boxes, span.get()});
-  if (num_boxes > 0) OPS_CHECK(cudaMemsetAsync(counts, 0, sizeof(int32_t) * static_cast<size_t>(num_boxes), stream));
-  for_each(num_points, stream, FindBoxes{points, columns, box.get(), span.get(), num_boxes, index, counts});
+  DeviceBuffer<Reach> reach(num_boxes, stream);
+  for_each(num_boxes, stream, MakeSearchBoxes{boxes, box.get(), span.get(), reach.get(), counts});
+  if (num_points == 0) return;
+  const unsigned blocks = static_cast<unsigned>((num_points + kThreads - 1) / kThreads);  // not blocks_for: kernels with barriers do not stride
+  OPS_LAUNCH(find_boxes_kernel, blocks, kThreads, 0, stream, points, num_points, columns, box.get(), span.get(), reach.get(), num_boxes,
+             index, counts);
 }
 
 }  // namespace ops::cuda

@@ -15,6 +15,7 @@
 #endif
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -123,6 +124,9 @@ Fiber::Fiber(void (*entry)()) {
 Fiber::~Fiber() {
 #ifndef OPS_SWAP_IN_ASSEMBLY
   delete static_cast<ucontext_t*>(saved_);
+#endif
+#ifdef __SANITIZE_ADDRESS__  // what functions that never returned have marked
+  __asan_unpoison_memory_region(static_cast<char*>(stack_) + kGuard, kStack);
 #endif
   munmap(stack_, kGuard + kStack);
 }

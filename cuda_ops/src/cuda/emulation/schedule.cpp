@@ -3,6 +3,7 @@
 // A thread runs until it waits: at a barrier of its block or for lanes of its warp. Threads that never wait follow each other on one stack
 // without a switch; one that waits keeps the stack, and the next thread takes another.
 #include <algorithm>
+#include <cstdio>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,10 @@
 
 #include "emulation.hpp"
 #include "fibers.hpp"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -34,7 +39,7 @@ struct Thread {
 
 // Of the launch
 const char* kernel_name = "";
-const std::function<void()>* body;
+const std::function<void()>* body = nullptr;
 std::vector<uint32_t> order;  // in which threads start and are let go
 bool is_depth_first;          // who can go on goes on before others start
 std::unique_ptr<char[]> shared;
@@ -218,6 +223,12 @@ void run_blocks() {
   }
 }
 
+#ifdef __SANITIZE_ADDRESS__
+void say_kernel(const char*) {
+  if (body) std::fprintf(stderr, "in %s, block %u %u %u, thread %u\n", kernel_name, blockIdx.x, blockIdx.y, blockIdx.z, current);
+}
+#endif
+
 }  // namespace
 
 void set_schedule(uint64_t seed) { random_state = seed; }
@@ -244,12 +255,17 @@ void run(const char* kernel, dim3 blocks, dim3 threads_of_block, size_t shared_b
   shared.reset(new char[shared_bytes]);
   shared_size = shared_bytes;
   draw_orders(num_threads);
+#ifdef __SANITIZE_ADDRESS__
+  __asan_set_error_report_callback(say_kernel);
+#endif
   try {
     run_blocks();
   } catch (...) {
     idle.clear(), fibers.clear();  // those that wait will not be resumed
+    body = nullptr;
     throw;
   }
+  body = nullptr;
 }
 
 void sync_block(int line) {

@@ -81,7 +81,9 @@ __global__ void missing_lanes_kernel() {
 
 __global__ void beyond_shared_kernel(int64_t* values) {
   OPS_DYNAMIC_SHARED(int64_t, held);
-  held[threadIdx.x + (threadIdx.x == 63)] = values[0];
+  held[threadIdx.x + (threadIdx.x == 63)] = 1;
+  __syncthreads();
+  values[threadIdx.x] = held[threadIdx.x];
 }
 
 void run_selftest(const std::string& name, int64_t* values, int64_t count, cudaStream_t stream) {
@@ -108,6 +110,11 @@ void run_selftest(const std::string& name, int64_t* values, int64_t count, cudaS
 
 void offer(nanobind::module_& m) {
   m.attr("emulated") = true;
+#ifdef __SANITIZE_ADDRESS__
+  m.attr("sanitized") = true;
+#else
+  m.attr("sanitized") = false;
+#endif
   m.def("set_schedule", &set_schedule);
   m.def("selftest", [](const std::string& name, uintptr_t values, int64_t count) {
     run_selftest(name, reinterpret_cast<int64_t*>(values), count, 1);
