@@ -136,7 +136,7 @@ def _write_sensor_files(root: Path, tables: Tables) -> None:
 def write_turning_drives(root: Path, *, num_records: int = 25, seed: int = 0) -> Path:
     """Two drives with a lidar record every 50 ms or so, each tenth a key frame, in files that the official devkit opens. Returns `root`.
 
-    The ego climbs, turns and sways; the lidar is tilted, and mounted anew halfway. Clouds have 80 to 120 points, a fifth of them on the roof.
+    The ego climbs, turns and sways; the lidar is tilted, and mounted anew halfway. A fifth of the points is near the roof.
     """
     from PIL import Image
 

@@ -124,6 +124,22 @@ def test_what_was_read_is_not_written_to():
         np.testing.assert_array_equal(item.points, points)
 
 
+@pytest.mark.parametrize(
+    "lay_out",
+    [
+        pytest.param(lambda points: points.copy(), id="read only"),
+        pytest.param(lambda points: np.repeat(points, 2, axis=0)[::2], id="every second row"),
+        pytest.param(np.asfortranarray, id="column by column"),
+    ],
+)
+def test_clouds_may_lie_in_memory_as_they_like(lay_out):
+    points = driving(2).cloud.points
+    other = lay_out(points)
+    other.flags.writeable = False
+    frames = [recorded([PointCloud(rows)] * 2, [MOUNTING] * 2, [START_US, START_US + 1]) for rows in (points, other)]
+    assert accumulate_sweeps(frames[0]).points.tobytes() == accumulate_sweeps(frames[1]).points.tobytes()
+
+
 def test_a_frame_without_earlier_sweeps_is_its_own_history():
     frame = Frame("f", START_US, MOUNTING, Transform.identity(), {}, None, lambda: cloud((9, 9, 0, 1)))
     assert frame.previous_sweeps(9) == []
