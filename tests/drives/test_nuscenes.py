@@ -85,6 +85,13 @@ def test_earlier_sweeps_come_nearest_first_and_stay_in_their_scene(root):
     assert drive[0].previous_sweeps(1) == []  # the rows before are another scene's
 
 
+def test_the_first_record_of_a_version_with_a_lidar_alone_has_no_earlier_sweep(tmp_path):
+    tables = nuscenes_tables(("scene-0103",))
+    tables["sample_data"] = [row for row in tables["sample_data"] if "LIDAR" in row["filename"]]
+    drive = NuScenes(write_nuscenes(tmp_path, tables)).drives()[0]
+    assert [len(frame.previous_sweeps(9)) for frame in drive] == [0, 2, 3]
+
+
 def test_cameras_and_truth_can_be_left_out(root):
     frame = NuScenes(root, cameras=False, truth=False).drive("scene-0103")[0]
     assert frame.cameras == {}
