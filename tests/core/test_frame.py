@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perception.core import NUSCENES_DETECTION, Camera, DataError, Detections, Drive, Frame, PointCloud, Transform
+from perception.core import NUSCENES_DETECTION, Camera, DataError, Detections, Drive, Frame, PointCloud, Sweep, Transform, UsageError
 
 
 def frame(**changes) -> Frame:
@@ -73,6 +73,43 @@ def test_times_are_integers(time):
 def test_times_that_are_no_microseconds_are_refused(time):
     with pytest.raises(DataError, match="Frame f0: expected timestamp_us as an integer >= 0, got "):
         frame(timestamp_us=time)
+
+
+def sweep(token: str, timestamp_us: int = 900_000, read_cloud=None) -> Sweep:
+    return Sweep(
+        token, timestamp_us, Transform.from_yaw(-np.pi / 2, (0.9, 0.0, 1.8)), Transform.from_yaw(0.0, (98.0, 50.0, 0.0)), read_cloud
+    )
+
+
+def test_sweeps_have_their_own_pose_and_are_read_at_each_access_and_not_before():
+    reads = []
+
+    def read_cloud():
+        reads.append("cloud")
+        return PointCloud(np.zeros((2, 5), np.float32))
+
+    (earlier,) = frame(find_sweeps=lambda count: [sweep("s0", read_cloud=read_cloud)][:count]).previous_sweeps(3)
+    np.testing.assert_allclose(earlier.lidar_to_global.apply([[0, 1, 0]]), [[99.9, 50, 1.8]], atol=1e-12)
+    assert repr(earlier) == "Sweep(s0, t=900000)"
+    assert reads == []
+    assert len(earlier.cloud) == len(earlier.cloud) == 2
+    assert reads == ["cloud", "cloud"]
+
+
+def test_a_frame_without_a_source_of_sweeps_has_none():
+    assert frame().previous_sweeps(9) == []
+
+
+@pytest.mark.parametrize("count", [-1, 1.0, True, None])
+def test_sweeps_are_asked_for_by_a_number(count):
+    with pytest.raises(UsageError, match=f"Frame f0: expected a number of sweeps, 0 or more, got {count!r}"):
+        frame().previous_sweeps(count)
+
+
+@pytest.mark.parametrize("time", [-1, 1.5, None])
+def test_sweeps_at_times_that_are_no_microseconds_are_refused(time):
+    with pytest.raises(DataError, match="Sweep s0: expected timestamp_us as an integer >= 0, got "):
+        sweep("s0", time)
 
 
 def test_projection_by_eye():
