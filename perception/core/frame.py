@@ -60,6 +60,38 @@ class Camera:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LabelledView:
+    """Where a frame's truth is complete: what one camera sees. An object elsewhere may be unlabelled, so that what is detected there is
+    neither right nor wrong.
+
+    camera         name of the camera whose image was labelled; the frame need not have the image
+    size           (width, height) pixels
+    intrinsics     (3, 3) float64  pinhole matrix, pixels
+    camera_to_ego  Transform       camera axes: x right, y down, z forward
+    """
+
+    camera: str
+    size: tuple[int, int]
+    intrinsics: np.ndarray
+    camera_to_ego: Transform
+
+    def __post_init__(self) -> None:
+        where = f"LabelledView {self.camera}.intrinsics"
+        object.__setattr__(self, "intrinsics", expect_array(where, self.intrinsics, (3, 3), "float64", finite=True))
+
+    def contains(self, points_ego: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether the image shows each of the points (N, 3) of the ego frame, hidden ones included; False for NaN."""
+        points = expect_array("points_ego", points_ego, (None, 3), "float64")
+        x, y, depth = (self.camera_to_ego.inverse().apply(points) @ self.intrinsics.T).T
+        width, height = self.size  # compared without dividing by a depth that may be 0
+        is_inside: np.ndarray = (depth > 0) & (x >= 0) & (x < width * depth) & (y >= 0) & (y < height * depth)
+        return is_inside
+
+    def __repr__(self) -> str:
+        return f"LabelledView({self.camera}, {self.size[0]}x{self.size[1]})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Frame:
     """One recorded moment: a lidar key sweep and what belongs to it.
 
@@ -70,6 +102,7 @@ class Frame:
     cameras        channel name -> Camera
     truth          annotated objects in the GLOBAL frame, or None where the recording has no annotations
     read_cloud     () -> PointCloud in the lidar frame; reads the file when called
+    labelled_view  where `truth` is complete, or None where that is all around the vehicle
     """
 
     token: str
@@ -79,6 +112,7 @@ class Frame:
     cameras: dict[str, Camera]
     truth: Detections | None
     read_cloud: Callable[[], PointCloud]
+    labelled_view: LabelledView | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.timestamp_us, (int, np.integer)) or self.timestamp_us < 0:

@@ -1,6 +1,7 @@
 """Where frames come from."""
 
+from perception.drives.kitti import Kitti, KittiDrive
 from perception.drives.nuscenes import NuScenes, NuScenesDrive
-from perception.drives.open import DATASETS, open_drives
+from perception.drives.open import DATASETS, kind_of, open_drives
 
-__all__ = ["DATASETS", "NuScenes", "NuScenesDrive", "open_drives"]
+__all__ = ["DATASETS", "Kitti", "KittiDrive", "NuScenes", "NuScenesDrive", "kind_of", "open_drives"]
