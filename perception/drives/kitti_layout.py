@@ -115,7 +115,7 @@ def _raw(folder: Path) -> Recording:
 
 
 def _raw_motion(folder: Path, calibration: Calibration) -> tuple[list[int], list[Transform]]:
-    """Times of the lidar and the packet of the same number, which is the nearest one in these synchronised recordings."""
+    """Times of the lidar and the packet of the same number: the nearest one in these synchronised recordings, at most 5 ms off."""
     times = read_timestamps(folder / "velodyne_points" / "timestamps.txt")
     return times, poses_from_oxts(read_oxts_folder(folder / "oxts" / "data", len(times)), calibration.imu_to_ego)
 

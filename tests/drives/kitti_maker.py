@@ -1,8 +1,8 @@
 """Small KITTI recordings in code: the same world in both layouts, with calibrations whose sums can be done by eye.
 
-The ego vehicle drives at 4 m/s to the east. A car ahead (at x = 10 m, y = 2 m of the ego frame in the first frame, yaw 0.3) does 2 m/s to the
-east, in all frames; a cyclist (x = 5 m, y = -3 m, yaw -pi/2) does 1 m/s to the south, in the first two; a tram and, in the tracking layout, a
-DontCare region are no objects. The lidar is at (0.76, 0, 1.73) of the ego frame, the cameras are at (1.03, 0, 1.65), all without tilt.
+The ego vehicle drives at 4 m/s to the east. A car ahead (at x = 10 m, y = 2 m of the ego frame in the first frame, yaw 0.3) does 2 m/s to
+the east, in all frames; a cyclist (x = 5 m, y = -3 m, yaw -pi/2) does 1 m/s to the south, in the first two; a tram and, in the tracking
+layout, a DontCare region are no objects. The lidar is at (0.76, 0, 1.73) of the ego frame, the cameras are at (1.03, 0, 1.65), all without tilt.
 """
 
 from pathlib import Path
@@ -123,7 +123,8 @@ def tracklets(frames: int) -> str:
             items += f"<state>2</state><occlusion>{number % 3}</occlusion><truncation>0</truncation></item>\n"
         items += "</poses><finished>1</finished></item>"
     head = '<?xml version="1.0" encoding="UTF-8" standalone="yes" ?>\n'
-    return f"{head}<boost_serialization><tracklets><count>{len(OBJECTS)}</count><item_version>1</item_version>{items}</tracklets></boost_serialization>\n"
+    count = f"<count>{len(OBJECTS)}</count><item_version>1</item_version>"
+    return f"{head}<boost_serialization><tracklets>{count}{items}</tracklets></boost_serialization>\n"
 
 
 def _write(path: Path, content: str | bytes) -> None:
