@@ -43,8 +43,8 @@ def raw(roots):
 def share_of_good_frames(frames_with_points, change) -> float:
     """Share of the frames whose boxes within 35 m, after `change`, all hold points and fit them.
 
-    To fit: of the points in the box and 0.5 m around it (1 m above, from 0.3 m above its bottom, where the road ends) 85 % are inside, and the
-    highest one inside reaches 85 % of the height; both as means over the frame's boxes, since objects stand beside each other and hide.
+    To fit: of the points in the box and 0.5 m around it (1 m above, from 0.3 m above its bottom, where the road ends) 85 % are inside, and
+    the highest one inside reaches 85 % of the height; both as means over the frame's boxes: objects stand beside each other, or hide.
     """
     good = []
     for frame, points in frames_with_points:
@@ -60,7 +60,7 @@ def fit(box, points) -> tuple[float, float]:
     bottom, height = box.center[0, 2] - box.size[0, 2] / 2, box.size[0, 2]
     near = points[(np.abs(points[:, :2] - box.center[0, :2]).max(axis=1) < 6) & (points[:, 2] > bottom + 0.3)]
     inside = near[box.contains(near)[0]]
-    around = Boxes3D(box.center + (0, 0, 0.5), box.size + 1, box.yaw, box.velocity).contains(near)[0].sum()
+    around = Boxes3D(box.center + np.array([0, 0, 0.5]), box.size + 1, box.yaw, box.velocity).contains(near)[0].sum()
     return len(inside) / max(around, 1), (inside[:, 2].max() - bottom) / height if len(inside) else 0.0
 
 
@@ -84,13 +84,13 @@ def test_boxes_that_are_off_do_not(every_third, change):
 
 
 def test_the_road_is_at_the_height_of_the_ego_frame(frames):
-    """The ground 3 to 8 m ahead and beside is at z = 0 of the ego frame: roads are not level, 0.15 m a dozen metres from the axle is 1 %."""
+    """The road 4 to 9 m ahead is at z = 0 of the ego frame, within what slope and springs make of it."""
     heights = []
     for frame in frames[::10]:
         points = frame.lidar_to_ego.apply(frame.cloud.xyz)
         ring = points[(np.abs(points[:, 1]) < 3) & (points[:, 0] > 4) & (points[:, 0] < 9) & (np.abs(points[:, 2]) < 0.5)]
         heights.append(np.median(ring[:, 2]))
-    assert np.abs(heights).max() < 0.15
+    assert np.abs(heights).max() < 0.08
 
 
 @pytest.mark.parametrize("first", [0, 15, 30, 45, 60])
