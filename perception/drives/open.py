@@ -1,5 +1,6 @@
 """One door to every kind of recording."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,21 @@ from perception.drives.kitti import Kitti
 from perception.drives.kitti_layout import folder_above, has_recordings
 from perception.drives.nuscenes import NuScenes, find_versions
 
+log = logging.getLogger(__name__)
+
 
 def _open_nuscenes(root: Path, *, version: str | None, split: str | None, **options: Any) -> list[Drive]:
     return list(NuScenes(root, version, **options).drives(split))
 
 
 def _open_kitti(root: Path, *, version: str | None, split: str | None, **options: Any) -> list[Drive]:
+    return list(_kitti(root, version, **options).drives(split))
+
+
+def _kitti(root: Path, version: str | None, **options: Any) -> Kitti:
     if version is not None:
         raise UsageError(f"{root}: version {version!r}: a KITTI data set has no versions")
-    return list(Kitti(root, **options).drives(split))
+    return Kitti(root, **options)
 
 
 DATASETS: dict[str, Callable[..., list[Drive]]] = {"nuscenes": _open_nuscenes, "kitti": _open_kitti}
@@ -37,6 +44,18 @@ def kind_of(root: Path | str) -> str:
         f"{root}: expected nuScenes (v1.0-mini/sample.json, ...) or KITTI (training/velodyne/0000 or "
         "2011_09_26/2011_09_26_drive_0005_sync), found neither"
     )
+
+
+def open_dataset(
+    root: Path | str, *, version: str | None = None, tell: Callable[[str], None] = log.info, **options: Any
+) -> NuScenes | Kitti:
+    """The data set in a folder, where frames are found by token and drives by name; arguments as of `open_drives`.
+
+    tell  called with one line about what takes long
+    """
+    if kind_of(root) == "kitti":
+        return _kitti(Path(root), version, **options)
+    return NuScenes(root, version, tell=tell, **options)
 
 
 def open_drives(root: Path | str, *, version: str | None = None, split: str | None = None, **options: Any) -> list[Drive]:

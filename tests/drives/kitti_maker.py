@@ -2,7 +2,7 @@
 
 The ego vehicle drives at 4 m/s to the east. A car ahead (at x = 10 m, y = 2 m of the ego frame in the first frame, yaw 0.3) does 2 m/s to
 the east, in all frames; a cyclist (x = 5 m, y = -3 m, yaw -pi/2) does 1 m/s to the south, in the first two; a tram and, in the tracking
-layout, a DontCare region are no objects. The lidar is at (0.76, 0, 1.73) of the ego frame, the cameras are at (1.03, 0, 1.65), without tilt.
+layout, a DontCare region are no objects. The lidar is at (0.76, 0, 1.73) of the ego frame, the cameras are at (1.03, 0, 1.65), no tilt.
 """
 
 from pathlib import Path

@@ -93,6 +93,20 @@ def test_the_road_is_at_the_height_of_the_ego_frame(frames):
     assert np.abs(heights).max() < 0.08
 
 
+def test_sensors_are_where_the_drawing_of_the_car_has_them(roots):
+    """Only the lidar's place is taken from KITTI's drawing of the car; what the files say of the rest must agree with the drawing."""
+    for layout in ("tracking", "raw"):
+        calibration = open_drives(roots / layout)[0].calibration
+        # camera 0: 0.27 m ahead of the lidar and 1.65 m high; it is 0.06 m beside the lidar's line by its calibration
+        np.testing.assert_allclose(calibration.rectified_to_ego.translation[[0, 2]], [1.03, 1.65], atol=0.02)
+        assert abs(calibration.rectified_to_ego.translation[1]) < 0.1
+        np.testing.assert_allclose(calibration.imu_to_ego.translation, [-0.05, 0.32, 0.93], atol=0.02)
+        np.testing.assert_allclose(calibration.imu_to_ego.rotation, np.eye(3), atol=1e-12)  # its axes are the car's
+        right = calibration.cameras["image_03"].camera_to_ego.translation - calibration.cameras["image_02"].camera_to_ego.translation
+        assert np.linalg.norm(right) == pytest.approx(0.53, abs=0.02)  # 0.54 m between left and right
+        assert right[1] < -0.5  # to the right
+
+
 @pytest.mark.parametrize("first", [0, 15, 30, 45, 60])
 def test_clouds_line_up_by_the_poses(frames, first):
     """Half a second and about 2 m of driving apart, points of what stands still are much nearer to each other in the global frame."""
