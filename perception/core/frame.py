@@ -83,8 +83,8 @@ class LabelledView:
         """(N,) bool: whether the image shows each of the points (N, 3) of the ego frame, hidden ones included; False for NaN."""
         points = expect_array("points_ego", points_ego, (None, 3), "float64")
         x, y, depth = (self.camera_to_ego.inverse().apply(points) @ self.intrinsics.T).T
-        width, height = self.size  # compared without dividing by a depth that may be 0
-        is_inside: np.ndarray = (depth > 0) & (x >= 0) & (x < width * depth) & (y >= 0) & (y < height * depth)
+        width, height = self.size  # compared without dividing by the depth: no x is >= 0 and < width * depth where that is 0 or less
+        is_inside: np.ndarray = (x >= 0) & (x < width * depth) & (y >= 0) & (y < height * depth)
         return is_inside
 
     def __repr__(self) -> str:

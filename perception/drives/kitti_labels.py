@@ -44,8 +44,9 @@ class Labels:
 
 
 def read_labels(path: Path, calibration: Calibration) -> Labels:
-    """From `label_02/0000.txt`: a line an object and frame, in the rectified frame of camera 0; the numbers of DontCare are not looked at.
+    """From `label_02/0000.txt`: a line an object and frame, in the rectified frame of camera 0.
 
+    DontCare, regions of the image with objects too far or too many to label, is left out: there the truth lacks objects.
     Raises DataError naming line and field, also where an object comes twice in a frame.
     """
     found = _Rows()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from perception.core import NUSCENES_DETECTION, DataError, Drive, UsageError
 from perception.drives import Kitti, open_drives
@@ -234,6 +235,41 @@ def test_turned_and_tilted_packets_turn_the_ego_frame(tmp_path):
     # unit + (0.32, 0.05), and the unit is where it was plus 0.4 m
     np.testing.assert_allclose(drive[1].ego_to_global.translation, [-0.05 + 0.4 + 0.32, 0.32 + 0.05, 0], atol=1e-8)
     np.testing.assert_allclose(drive[2].ego_to_global.rotate([[0, 1, 0]]), [[0, np.cos(0.1), np.sin(0.1)]], atol=1e-12)  # left side up
+
+
+def test_angles_are_taken_as_roll_then_pitch_then_yaw(tmp_path):
+    root = write_kitti_tracking(tmp_path)
+    (root / "training/oxts/0000.txt").write_text(oxts_line(0).replace(" 0 0 0 ", " 0.3 0.2 1.1 ", 1))
+    (root / "training/label_02/0000.txt").unlink()
+    for number in (1, 2):
+        (root / f"training/velodyne/0000/00000{number}.bin").unlink()
+    expected = Rotation.from_euler("ZYX", [1.1, 0.2, 0.3]).as_matrix()  # capitals: about axes that turn along
+    np.testing.assert_allclose(open_drives(root)[0][0].ego_to_global.rotation, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["tracking", "raw"])
+def test_tilted_sensors_are_turned_into_the_axes_of_the_inertial_unit(tmp_path, layout):
+    yaw, tilt = Rotation.from_euler("z", 0.2), Rotation.from_euler("y", 0.1)
+    turn, rectify = (" ".join(map(repr, rotation.as_matrix().ravel().tolist())) for rotation in (yaw, tilt))
+    if layout == "tracking":
+        root = write_kitti_tracking(tmp_path)
+        path = root / "training/calib/0000.txt"
+        rows = np.column_stack([yaw.as_matrix(), [-0.81, 0.32, -0.8]])
+        turned = f"Tr_imu_velo {' '.join(map(repr, rows.ravel().tolist()))}"
+        text = path.read_text().replace("Tr_imu_velo 1 0 0 -0.81 0 1 0 0.32 0 0 1 -0.8", turned)
+        path.write_text(text.replace("R_rect 1 0 0 0 1 0 0 0 1", f"R_rect {rectify}"))
+    else:
+        root = write_kitti_raw(tmp_path)
+        (root / DATE / "calib_imu_to_velo.txt").write_text(f"R: {turn}\nT: -0.81 0.32 -0.8\n")
+        path = root / DATE / "calib_cam_to_cam.txt"
+        path.write_text(path.read_text().replace("R_rect_00: 1 0 0 0 1 0 0 0 1", f"R_rect_00: {rectify}"))
+    frame = open_drives(root)[0][0]
+    np.testing.assert_allclose(frame.lidar_to_ego.translation, [0.76, 0, 1.73])
+    # the unit's x looks to the lidar's left by 0.2, so the lidar looks to the right of the ego frame's x
+    np.testing.assert_allclose(frame.lidar_to_ego.yaw, -0.2)
+    # the rectified camera's z is the lidar camera's turned back by 0.1 about y (down): to the left of the lidar's x
+    ahead = frame.cameras["image_02"].camera_to_ego.rotate([0, 0, 1])
+    np.testing.assert_allclose(np.arctan2(ahead[1], ahead[0]), -0.2 + 0.1, atol=1e-9)
 
 
 def test_odometry_poses_do_where_there_are_no_packets(tmp_path):
