@@ -98,6 +98,38 @@ def no_sweeps(count: int) -> list[Sweep]:  # noqa: ARG001
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LabelledView:
+    """Where a frame's truth is complete: what one camera sees. An object elsewhere may be unlabelled, so that what is detected there is
+    neither right nor wrong.
+
+    camera         name of the camera whose image was labelled; the frame need not have the image
+    size           (width, height) pixels
+    intrinsics     (3, 3) float64  pinhole matrix, pixels
+    camera_to_ego  Transform       camera axes: x right, y down, z forward
+    """
+
+    camera: str
+    size: tuple[int, int]
+    intrinsics: np.ndarray
+    camera_to_ego: Transform
+
+    def __post_init__(self) -> None:
+        where = f"LabelledView {self.camera}.intrinsics"
+        object.__setattr__(self, "intrinsics", expect_array(where, self.intrinsics, (3, 3), "float64", finite=True))
+
+    def contains(self, points_ego: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether the image shows each of the points (N, 3) of the ego frame, hidden ones included; False for NaN."""
+        points = expect_array("points_ego", points_ego, (None, 3), "float64")
+        x, y, depth = (self.camera_to_ego.inverse().apply(points) @ self.intrinsics.T).T
+        width, height = self.size  # compared without dividing by the depth: no x is >= 0 and < width * depth where that is 0 or less
+        is_inside: np.ndarray = (x >= 0) & (x < width * depth) & (y >= 0) & (y < height * depth)
+        return is_inside
+
+    def __repr__(self) -> str:
+        return f"LabelledView({self.camera}, {self.size[0]}x{self.size[1]})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Frame:
     """One recorded moment: a lidar key sweep and what belongs to it.
 
@@ -109,6 +141,7 @@ class Frame:
     truth          annotated objects in the GLOBAL frame, or None where the recording has no annotations
     read_cloud     () -> PointCloud in the lidar frame; reads the file when called
     find_sweeps    count -> the turns of the lidar before this one, nearest first, `count` or fewer; no file of points is read for it
+    labelled_view  where `truth` is complete, or None where that is all around the vehicle
     """
 
     token: str
@@ -119,6 +152,7 @@ class Frame:
     truth: Detections | None
     read_cloud: Callable[[], PointCloud]
     find_sweeps: Callable[[int], list[Sweep]] = no_sweeps
+    labelled_view: LabelledView | None = None
 
     def __post_init__(self) -> None:
         _expect_time(f"Frame {self.token}", self.timestamp_us)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import struct
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from perception.core.frame import Camera, Frame, Sweep
 from perception.core.pointcloud import PointCloud
 from perception.core.transform import Transform, quaternions_to_matrices
 from perception.drives.clouds import read_rows
+from perception.drives.images import read_image
 from perception.drives.nuscenes_index import open_index
 
 OnMissing = Literal["error", "skip", "empty"]
@@ -210,7 +210,7 @@ class NuScenes:
             camera_to_ego=self._sensor_to_ego(record),
             ego_to_global=ego_to_global,
             timestamp_us=int(index.numbers("record", "timestamp")[record]),
-            read_image=partial(_read_image, self._path(record)),
+            read_image=partial(read_image, self._path(record)),
         )
 
     def _ego_to_global(self, records: list[int]) -> list[Transform]:
@@ -363,15 +363,3 @@ def _is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{path}: expected a readable image, got {error.strerror or error}") from None
-    except (SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:  # what damaged files make pillow raise
-        raise DataError(f"{path}: expected an image, got {error}") from None

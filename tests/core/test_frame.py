@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from perception.core import NUSCENES_DETECTION, Camera, DataError, Detections, Drive, Frame, PointCloud, Sweep, Transform, UsageError
+from perception.core import (
+    NUSCENES_DETECTION,
+    Camera,
+    DataError,
+    Detections,
+    Drive,
+    Frame,
+    LabelledView,
+    PointCloud,
+    Sweep,
+    Transform,
+    UsageError,
+)
 
 
 def frame(**changes) -> Frame:
@@ -142,6 +154,55 @@ def test_no_points_have_no_pixels():
 def test_bad_intrinsics_are_refused(intrinsics, message):
     with pytest.raises(DataError, match=message):
         camera(intrinsics=intrinsics)
+
+
+def view(**changes) -> LabelledView:
+    columns = {
+        "camera": "image_02",
+        "size": (160, 90),
+        "intrinsics": [[100, 0, 80], [0, 100, 45], [0, 0, 1]],
+        "camera_to_ego": Transform([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], (1.0, 0.0, 2.0)),  # looks ahead
+    }
+    return LabelledView(**{**columns, **changes})
+
+
+@pytest.mark.parametrize(
+    ("point", "is_seen"),
+    [
+        pytest.param((11, 0, 2), True, id="ahead"),
+        pytest.param((11, 8, 2), True, id="left border: 10 m ahead the image is 16 m wide"),
+        pytest.param((11, 8.01, 2), False, id="left of it"),
+        pytest.param((11, -7.99, 2), True, id="right"),
+        pytest.param((11, -8, 2), False, id="right border, which is a pixel that the image has not"),
+        pytest.param((11, 0, 6.5), True, id="upper border"),
+        pytest.param((11, 0, -2.5), False, id="lower border"),
+        pytest.param((1, 0, 2), False, id="in the camera"),
+        pytest.param((-9, 0, 2), False, id="behind"),
+        pytest.param((np.nan, 0, 2), False, id="NaN"),
+        pytest.param((11, np.nan, 2), False, id="NaN beside"),
+    ],
+)
+def test_truth_is_complete_where_the_image_shows_it(point, is_seen):
+    assert view().contains(np.array([point])).tolist() == [is_seen]
+
+
+def test_a_labelled_view_agrees_with_the_projection_of_its_camera():
+    points = np.random.default_rng(3).uniform(-20, 20, (500, 3))
+    pixels, _ = camera(intrinsics=view().intrinsics).project(view().camera_to_ego.inverse().apply(points))
+    with np.errstate(invalid="ignore"):
+        expected = ((pixels >= 0) & (pixels < (160, 90))).all(axis=1)
+    assert 20 < expected.sum() < 480
+    np.testing.assert_array_equal(view().contains(points), expected)
+
+
+def test_a_labelled_view_takes_no_points_and_refuses_bad_ones():
+    assert view().contains(np.zeros((0, 3))).shape == (0,)
+    assert repr(view()) == "LabelledView(image_02, 160x90)"
+    assert frame().labelled_view is None  # truth all around
+    with pytest.raises(DataError, match=r"points_ego: expected shape \(N, 3\), got \(3, 2\)"):
+        view().contains(np.zeros((3, 2)))
+    with pytest.raises(DataError, match=r"LabelledView image_02\.intrinsics: expected finite numbers"):
+        view(intrinsics=np.full((3, 3), np.nan))
 
 
 def test_a_plain_class_is_a_drive():
