@@ -106,6 +106,18 @@ def test_2000_random_sets_equal_geos():
     assert compared >= 2000
 
 
+@pytest.mark.parametrize("count", [12_000, 20_000])  # on a GPU, above and below what is put in order by comparing all
+def test_many_items_are_those_of_their_groups_alone(count):
+    rng = np.random.default_rng(count)
+    boxes, scores = crowd(rng, count, 150)
+    scores[rng.random(count) < 0.01] = NAN
+    group = rng.integers(-20, 20, count)
+    for function, limit in ((cuda_ops.nms_bev, 0.2), (cuda_ops.nms_circle, 1.0)):
+        rows = [np.flatnonzero(group == number) for number in range(-20, 20)]
+        alone = np.concatenate([r[function(boxes[r], scores[r], limit, 50)] for r in rows])
+        np.testing.assert_array_equal(function(boxes, scores, limit, 50, group=group), alone[np.lexsort((alone, -scores[alone]))])
+
+
 @pytest.mark.parametrize(
     ("threshold", "kept"),
     [

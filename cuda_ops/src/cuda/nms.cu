@@ -223,7 +223,6 @@ __global__ void __launch_bounds__(kThreads) drop_bits_kernel(Items items, const 
     }
     __syncthreads();
     if (me < row_end - row_begin) bits[(row_begin + me - first) * words + word] = drops[me];
-    __syncthreads();
   }
 }
 
@@ -242,7 +241,6 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t first_word = row_begin / 64, last_word = (end - 1) / 64;
     for (int64_t w = first_word + me; w <= last_word; w += kThreads) gone[w - first_word] = dropped[w];
     int64_t num_kept = me == 0 ? num_kept_of_group[begin] : 0;  // only the first thread counts
-    __syncthreads();
     for (int64_t word = first_word; word <= (row_end - 1) / 64; ++word) {
       if (me < 64) {  // two whole warps
         const int64_t i = 64 * word + me;
@@ -282,7 +280,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     if (me == 0) num_kept_of_group[begin] = static_cast<int32_t>(num_kept);
-    __syncthreads();
+    // A block that comes here with rows left to do has no further group in this piece, so nobody writes into gone while others read it.
   }
 }
 
