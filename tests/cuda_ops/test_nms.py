@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import spatial
 
 import cuda_ops
 from cuda_ops import reference
@@ -116,6 +117,20 @@ def test_many_items_are_those_of_their_groups_alone(count):
         rows = [np.flatnonzero(group == number) for number in range(-20, 20)]
         alone = np.concatenate([r[function(boxes[r], scores[r], limit, 50)] for r in rows])
         np.testing.assert_array_equal(function(boxes, scores, limit, 50, group=group), alone[np.lexsort((alone, -scores[alone]))])
+
+
+@pytest.mark.parametrize("spread", [20, 80])  # most are dropped, or kept
+@pytest.mark.parametrize("count", [9_000, 17_000])
+def test_one_crowd_of_thousands_equals_a_loop_over_neighbours(count, spread):
+    rng = np.random.default_rng(count)
+    centers, scores = rng.uniform(-spread, spread, (count, 2)), rng.uniform(0, 1, count)
+    neighbours = spatial.cKDTree(centers).query_ball_point(centers, 1.0)
+    dropped, kept = np.zeros(count, bool), []
+    for row in np.argsort(-scores, kind="stable"):
+        if not dropped[row]:
+            kept.append(row)
+            dropped[neighbours[row]] = True
+    np.testing.assert_array_equal(cuda_ops.nms_circle(centers, scores, 1.0), kept)
 
 
 @pytest.mark.parametrize(
