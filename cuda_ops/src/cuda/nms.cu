@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kRowsOfPiece = 8192;         // rows whose bits are held at a time
 constexpr int64_t kMostItems = 47 * 1024 * 8;  // as many bits as one block's shared memory holds without asking for more
-constexpr int64_t kMostCompared = 16384;       // so many items are put in order by comparing all; more are sorted, in 40 launches more
+constexpr int64_t kMostCompared = 16384;       // so many items are put in order by comparing all; more are sorted, in some 40 launches more
 
 /// Bits whose ascending order is the descending order of the scores; NaN comes last.
 __device__ uint64_t descending_bits(double score) {
