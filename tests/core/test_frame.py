@@ -108,6 +108,13 @@ def test_sweeps_have_their_own_pose_and_are_read_at_each_access_and_not_before()
     assert reads == ["cloud", "cloud"]
 
 
+@pytest.mark.parametrize("count", [0, 1, np.int64(2)])
+def test_the_source_of_sweeps_is_asked_for_that_many(count):
+    asked = []
+    frame(find_sweeps=lambda count: asked.append(count) or []).previous_sweeps(count)
+    assert asked == [count]
+
+
 def test_a_frame_without_a_source_of_sweeps_has_none():
     assert frame().previous_sweeps(9) == []
 

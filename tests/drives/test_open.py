@@ -45,6 +45,16 @@ def test_every_frame_has_poses_and_a_cloud_in_the_lidar_frame(drives):
     np.testing.assert_allclose(frame.lidar_to_global.matrix, frame.ego_to_global.matrix @ frame.lidar_to_ego.matrix)
 
 
+def test_every_frame_has_its_earlier_sweeps_nearest_first(drives):
+    for drive in drives:
+        assert drive[0].previous_sweeps(0) == []
+        frame = drive[-1]
+        sweeps = frame.previous_sweeps(2)
+        assert len(sweeps) == min(2, len(drive) - 1)  # key frames are sweeps of later ones
+        assert all(a.timestamp_us > b.timestamp_us for a, b in itertools.pairwise([frame, *sweeps]))
+        assert all(len(sweep.cloud) for sweep in sweeps)
+
+
 def test_the_door_opens_what_the_dataset_opens(tmp_path):
     root = write_nuscenes(tmp_path / "data", splits={"mine": ["scene-0916"]})
     assert [drive.name for drive in open_drives(root)] == ["scene-0103", "scene-0916"]
