@@ -16,10 +16,11 @@ from perception.core.boxes import Boxes3D
 from perception.core.classes import NUSCENES_DETECTION
 from perception.core.detections import Detections
 from perception.core.errors import DataError, UsageError, nearest_hint
-from perception.core.frame import Camera, Frame, LabelledView
+from perception.core.frame import Camera, Frame, LabelledView, Sweep
 from perception.core.pointcloud import PointCloud
 from perception.core.rows import concatenate
 from perception.core.transform import Transform
+from perception.drives.clouds import read_rows
 from perception.drives.images import read_image, read_image_size
 from perception.drives.kitti_calibration import LABELLED_CAMERA, Calibration
 from perception.drives.kitti_labels import Labels
@@ -161,6 +162,7 @@ class KittiDrive:
             cameras=self._cameras(number),
             truth=None if self._truth is None else self._truth[number],
             read_cloud=partial(self._read_cloud, number),
+            find_sweeps=partial(self._sweeps_before, number),
             labelled_view=None if self._truth is None else self._labelled_view,
         )
 
@@ -201,26 +203,24 @@ class KittiDrive:
     def _read_cloud(self, number: int) -> PointCloud:
         """The lidar file of a frame in the lidar frame; rows of four float32: x, y, z, intensity (0..1)."""
         path, token = self._cloud_path(number), self.token(number)
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        rows = read_rows(path, ("x", "y", "z", "intensity"))
+        if rows is None:
             if self.dataset.on_missing == "error":
                 how = "on_missing='skip' or 'empty' (--on-missing) goes on without it"
                 raise DataError(f"{path}: the lidar file of frame {token!r} is missing; {how}") from None
             self.dataset.missing.add(token)
             return PointCloud(np.zeros((0, 5), np.float32))
-        except OSError as error:
-            raise DataError(f"{path}: expected a readable lidar file, got {error.strerror or error}") from None
-        if len(content) % 16:
-            expected = "expected a multiple of 16 bytes (x, y, z, intensity float32)"
-            raise DataError(f"{path}: {expected}, got {len(content)}; the file was cut short, copy it again")
-        rows = np.frombuffer(content, "<f4").reshape(-1, 4)
-        is_sound = (np.abs(rows) < 2**31).all(axis=1)  # NaN is not
-        if not is_sound.all():
-            raise DataError(f"{path}: expected finite numbers, got {int((~is_sound).sum())} of {len(rows)} points without")
         points = np.zeros((len(rows), 5), np.float32)  # the last column is the age of the key sweep
         points[:, :4] = rows
         return PointCloud(points)
+
+    def _sweeps_before(self, number: int, count: int) -> list[Sweep]:
+        """The frames before a frame, nearest first; each is one turn. With `on_missing="skip"` those without a file are passed over."""
+        times, poses = self._motion
+        there = [n for n in range(number - 1, -1, -1) if self.dataset.on_missing != "skip" or self._cloud_path(n).name in self._cloud_names]
+        return [
+            Sweep(self.token(n), times[n], self.calibration.lidar_to_ego, poses[n], partial(self._read_cloud, n)) for n in there[:count]
+        ]
 
     def _expect_numbers(self, folder: Path, names: set[str], count: int) -> None:
         """DataError for files whose number is no frame's, which says that clouds and poses are not of one recording."""
