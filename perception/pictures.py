@@ -8,7 +8,7 @@ from PIL import Image
 
 from perception.core.detections import Detections
 from perception.core.errors import UsageError
-from perception.drives.nuscenes import NuScenes
+from perception.drives import Kitti, NuScenes
 from perception.export import Run, RunDrive, RunFrame, drive_file
 from perception.visual import TrailBuffer, View, draw_birdseye, draw_drive, save_animation, save_picture
 
@@ -19,7 +19,7 @@ def draw_run(
     run: Run,
     out: Path,
     *,
-    dataset: NuScenes | None = None,
+    dataset: NuScenes | Kitti | None = None,
     drive: str | None = None,
     frame: int | None = None,
     film: str | None = None,
@@ -60,7 +60,13 @@ def draw_run(
 
 
 def _moments(
-    drive: RunDrive, dataset: NuScenes | None, min_score: float, radius: float, *, stop: int | None = None, size_px: int = PICTURE_PX
+    drive: RunDrive,
+    dataset: NuScenes | Kitti | None,
+    min_score: float,
+    radius: float,
+    *,
+    stop: int | None = None,
+    size_px: int = PICTURE_PX,
 ) -> Iterator[Image.Image]:
     """A picture of each frame; with `stop` only of the frame before it, the ones before that give its trails."""
     trails = TrailBuffer()
@@ -82,7 +88,7 @@ def _moments(
             return
 
 
-def _whole(drive: RunDrive, dataset: NuScenes | None, min_score: float) -> Image.Image:
+def _whole(drive: RunDrive, dataset: NuScenes | Kitti | None, min_score: float) -> Image.Image:
     """The paths of all tracks that were seen at least twice."""
     rows = drive.tracks.filter(~drive.tracks["coasted"].to_numpy(zero_copy_only=False) & (drive.tracks["score"].to_numpy() >= min_score))
     ids, names = rows["track_id"].to_numpy(), rows["class"].to_pylist()
@@ -96,7 +102,7 @@ def _whole(drive: RunDrive, dataset: NuScenes | None, min_score: float) -> Image
     return draw_drive(ego, paths, title=f"{drive.name}: {len(paths)} tracks in {len(drive)} frames", truth=_true_paths(drive, dataset))
 
 
-def _true_paths(drive: RunDrive, dataset: NuScenes | None) -> list[np.ndarray]:
+def _true_paths(drive: RunDrive, dataset: NuScenes | Kitti | None) -> list[np.ndarray]:
     paths: dict[str, list[np.ndarray]] = {}
     for frame in drive:
         truth = _truth(frame, dataset)
@@ -106,7 +112,7 @@ def _true_paths(drive: RunDrive, dataset: NuScenes | None) -> list[np.ndarray]:
     return [np.array(path) for path in paths.values()]
 
 
-def _truth(frame: RunFrame, dataset: NuScenes | None) -> Detections | None:
+def _truth(frame: RunFrame, dataset: NuScenes | Kitti | None) -> Detections | None:
     """The annotated objects that were hit by the lidar, as the official evaluation counts them."""
     truth = None if dataset is None else dataset.frame(frame.token).truth
     return truth if truth is None or truth.num_points is None else truth[truth.num_points > 0]

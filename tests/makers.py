@@ -133,6 +133,61 @@ def _write_sensor_files(root: Path, tables: Tables) -> None:
             Image.new("RGB", (160, 90), (10, 20, 30)).save(path)
 
 
+def write_turning_drives(root: Path, *, num_records: int = 25, seed: int = 0) -> Path:
+    """Two drives with a lidar record every 50 ms or so, each tenth a key frame, in files that the official devkit opens. Returns `root`.
+
+    The ego climbs, turns and sways; the lidar is tilted, and mounted anew halfway. A fifth of the points is near the roof.
+    """
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    tables = nuscenes_tables(samples=(num_records + 9) // 10)
+    is_lidar = {row["token"]: "LIDAR" in row["token"] for row in tables["sample_data"]}
+    tables["ego_pose"] = [row for row in tables["ego_pose"] if not is_lidar[row["token"].removeprefix("pose-")]]
+    tables["sample_data"] = [row for row in tables["sample_data"] if not is_lidar[row["token"]]]
+    for scene in ("scene-0103", "scene-0916"):
+        _add_turning_lidar(tables, scene, num_records, rng)
+    order = rng.permutation(len(tables["sample_data"]))  # nobody promises that rows come in the order of time
+    tables["sample_data"] = [tables["sample_data"][i] for i in order]
+    write_nuscenes(root, tables, sensor_files=False)
+    (root / "maps").mkdir()
+    Image.new("L", (8, 8)).save(root / "maps/map.png")
+    for row in tables["sample_data"]:
+        if row["filename"].endswith(".pcd.bin"):
+            count = int(rng.integers(80, 121))
+            xyz = rng.normal(0, [20, 20, 2], (count, 3))
+            xyz[: count // 5, :2] = rng.uniform(-1.5, 1.5, (count // 5, 2))
+            path = root / row["filename"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(np.column_stack([xyz, rng.integers(0, 256, count), rng.integers(0, 32, count)]).astype("<f4").tobytes())
+    return root
+
+
+def _add_turning_lidar(tables: Tables, scene: str, num_records: int, rng: np.random.Generator) -> None:
+    samples = [row for row in tables["sample"] if row["scene_token"] == f"t-{scene}"]
+    for mounting in (0, 1):
+        quaternion = np.array(LIDAR_ROTATION) + rng.normal(0, 0.05, 4)
+        row = {"token": f"lidar-{scene}-{mounting}", "sensor_token": "s-LIDAR_TOP", "camera_intrinsic": []}
+        row |= {"translation": rng.normal([1, 0, 1.8], 0.1).tolist(), "rotation": (quaternion / np.linalg.norm(quaternion)).tolist()}
+        tables["calibrated_sensor"].append(row)
+    tokens = [f"d-{scene}-LIDAR-{k}" for k in range(num_records)]
+    for k, (token, before, after) in enumerate(_linked(tokens)):
+        is_key = k % 10 == 0
+        time_us = samples[0]["timestamp"] + k * 50_000 + (0 if is_key else int(rng.integers(-3000, 3000)))
+        roll, pitch, yaw = 0.02 * np.sin(k), 0.03 * np.cos(0.7 * k), 2 + 0.04 * k
+        quaternion = np.array([np.cos(yaw / 2), roll, pitch, np.sin(yaw / 2)])
+        tables["ego_pose"].append(
+            {"token": f"pose-{token}", "timestamp": time_us, "rotation": (quaternion / np.linalg.norm(quaternion)).tolist()}
+            | {"translation": [1000 + 0.5 * k * np.cos(yaw), 1500 + 0.5 * k * np.sin(yaw), 0.03 * k]}
+        )
+        tables["sample_data"].append(
+            {"token": token, "sample_token": samples[k // 10]["token"], "ego_pose_token": f"pose-{token}", "height": 0, "width": 0}
+            | {"calibrated_sensor_token": f"lidar-{scene}-{int(k > num_records // 2)}", "timestamp": time_us, "fileformat": "pcd.bin"}
+            | {"is_key_frame": is_key, "prev": before, "next": after}
+            | {"filename": f"{'samples' if is_key else 'sweeps'}/LIDAR_TOP/{scene}-{k:02d}.pcd.bin"}
+        )
+
+
 def lidar_rows(count: int = 5) -> np.ndarray:
     """(count, 5) float32 x, y, z, intensity, ring as a nuScenes lidar file holds them."""
     return np.column_stack([np.arange(count), np.ones(count), np.zeros(count), 10 * np.arange(count), np.arange(count)]).astype("<f4")

@@ -1,15 +1,19 @@
 """Pictures and films of a run: their files, what is on them, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from perception import pictures
 from perception.core import UsageError
-from perception.export import open_run
+from perception.drives import open_dataset
+from perception.export import SCHEMA_VERSION, drive_file, drive_writer, open_run
 from perception.pictures import draw_run
 from perception.pipeline import track_submission
-from perception.tracking import load_tracker_config
+from perception.tracking import build_tracker, load_tracker_config
+from tests.drives.kitti_maker import write_kitti_tracking
 from tests.evaluation.makers import SPLIT, write_street
 
 
@@ -115,3 +119,23 @@ def test_drawing_is_told_drive_by_drive(run, tmp_path):
     told = []
     draw_run(run, tmp_path, advance=lambda *args: told.append(args))
     assert told == [("sim-0001", 1, 2), ("sim-0002", 2, 2)]
+
+
+def test_truth_of_other_data_sets_is_drawn_too(tmp_path, drawn):
+    dataset = open_dataset(write_kitti_tracking(tmp_path / "data"), cameras=False)
+    tracker = build_tracker()
+    drive = dataset.drive("training-0001")
+    with (
+        drive_writer(tmp_path / "run/tracks" / drive_file(drive.name), "tracks", drive.name, "0") as track_file,
+        drive_writer(tmp_path / "run/frames" / drive_file(drive.name), "frames", drive.name, "0") as frame_file,
+    ):
+        for number, frame in enumerate(drive):
+            tracks = tracker.update(frame.truth, frame.timestamp_us)
+            track_file.add_objects(number, frame.timestamp_us, tracks, frame.ego_to_global)
+            frame_file.add_frame(number, frame.timestamp_us, frame.token, frame.ego_to_global)
+    (tmp_path / "run/run.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "drives": [drive.name]}))
+    paths = draw_run(open_run(tmp_path / "run"), tmp_path / "pictures", dataset=dataset, frame=1)
+    assert [path.name for path in paths] == ["training-0001_frame001.png", "training-0001.png"]
+    shown = drawn[0][1]
+    assert shown["truth"].instance.tolist() == ["training-0001-3", "training-0001-7"]  # counts of points are unknown: all are drawn
+    np.testing.assert_allclose(shown["truth"].boxes.center[:, :2], shown["tracks"].boxes.center[:, :2], atol=0.1)

@@ -95,6 +95,15 @@ def test_the_benchmark_of_the_tracker_tells_reading_and_writing_apart(tmp_path, 
     assert all(re.fullmatch(r"\| [\w ]+ \| \d+\.\d+ \| \d+\.\d+ \| \d+\.\d+ \| \S+ \|", row) for row in rows[1:])
 
 
+def test_the_benchmark_of_sweeps_prints_a_row_beside_the_devkit(capsys, monkeypatch):
+    pytest.importorskip("nuscenes.nuscenes")
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool("benchmark").sweeps(repeats=1)
+    text = capsys.readouterr().out
+    assert "346880 points in 10 files" in text
+    assert re.search(r"^\| accumulate_sweeps \| \d+\.\d \| \d+\.\d \| \d+\.\d \| \S+ \|$", text, re.M)
+
+
 def test_the_benchmark_measures_processes():
     seconds, megabytes = tool("benchmark").measure_process("x = bytes(64 << 20)")
     assert 0 < seconds < 30

@@ -1,4 +1,4 @@
-"""Speed, beside a peer, in one run: `python tools/benchmark.py tracking|submission|tables|ops|all`. Each prints one Markdown table.
+"""Speed, beside a peer, in one run: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|all`. Each prints one Markdown table.
 
 Figures are medians over repetitions that alternate between the candidates, so that a machine that slows down slows down both. Compare
 ratios, not seconds, between machines.
@@ -139,12 +139,32 @@ def ops(
     bench.print_table(cases + benchmark_sparse.sparse_cases(points) + benchmark_sparse.row_cases(points), repeats)
 
 
+@app.command()
+def sweeps(repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 41) -> None:
+    """Milliseconds of processor time to read and accumulate ten sweeps from the page cache, beside the official devkit."""
+    import benchmark_sweeps as bench
+
+    print_machine()
+    with tempfile.TemporaryDirectory() as aside:
+        case = bench.ten_sweeps_on_disk(Path(aside))
+        ours_s, theirs_s = alternate(repeats, case.ours, case.devkit, clock=time.process_time)
+    ratio = np.array(theirs_s) / np.array(ours_s)
+    low, high = np.percentile(ratio, [10, 90])
+    print(
+        f"\n{case.num_points} points in {bench.NUM_SWEEPS} files\n\n| step | ours [ms] | devkit [ms] | ratio | spread of ratio |\n"
+        "|---|---|---|---|---|\n"
+        f"| accumulate_sweeps | {np.median(ours_s) * 1e3:.1f} | {np.median(theirs_s) * 1e3:.1f} | {np.median(ratio):.1f} "
+        f"| {low:.1f}..{high:.1f} |"
+    )
+
+
 @app.command(name="all")
 def everything() -> None:
     """All tables of BENCHMARKS.md but the one of trainval's size."""
     tracking()
     tables(scenes=85)
     ops()
+    sweeps()
 
 
 def run_tracker(tracker: GreedyTracker | ParityTracker, frames: list[tuple[Detections, int]]) -> None:
@@ -193,16 +213,18 @@ def _files(repeats: int, path: Path, samples: list[tuple[str, list[dict]]]) -> N
     out.unlink(missing_ok=True)
 
 
-def alternate(repeats: int, first: Callable[[], object], second: Callable[[], object]) -> tuple[list[float], list[float]]:
+def alternate(
+    repeats: int, first: Callable[[], object], second: Callable[[], object], *, clock: Callable[[], float] = time.perf_counter
+) -> tuple[list[float], list[float]]:
     """Seconds of each repetition of two candidates in turn, after one warm-up of both."""
     first()
     second()
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for candidate, taken in zip((first, second), seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             candidate()
-            taken.append(time.perf_counter() - start)
+            taken.append(clock() - start)
     return seconds
 
 

@@ -34,9 +34,9 @@ def view(
     opened = open_run(run)
     dataset = None
     if data is not None:
-        from perception.drives import NuScenes
+        from perception.drives import open_dataset
 
-        dataset = NuScenes(data, version, cameras=False, tell=tell)
+        dataset = open_dataset(data, version=version, cameras=False, tell=tell)
     with progress("drawing") as advance:
         paths = draw_run(
             opened,

@@ -19,7 +19,7 @@ from perception.core.classes import NUSCENES_ATTRIBUTES, NUSCENES_DETECTION, NUS
 from perception.core.detections import Detections, Tracks
 from perception.core.errors import CheckpointError, DataError, MissingPackage, PerceptionError, UsageError
 from perception.core.files import atomic_write
-from perception.core.frame import Camera, Drive, Frame
+from perception.core.frame import Camera, Drive, Frame, LabelledView, Sweep
 from perception.core.pointcloud import PointCloud
 from perception.core.rows import concatenate
 from perception.core.transform import Transform, interpolate_pose
@@ -36,9 +36,11 @@ __all__ = [
     "Detections",
     "Drive",
     "Frame",
+    "LabelledView",
     "MissingPackage",
     "PerceptionError",
     "PointCloud",
+    "Sweep",
     "Tracks",
     "Transform",
     "UsageError",

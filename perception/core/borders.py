@@ -1,7 +1,8 @@
 """Border functions: the only code that knows other systems' box conventions. Each has both directions.
 
 Sources: nuScenes devkit (w l h, quaternion w x y z); det3d (CenterPoint: x y z w l h vx vy r, r = -yaw - pi/2);
-OpenPCDet (x y z l w h yaw vx vy); mmdetection3d >= 1.0 (as OpenPCDet, z of the BOTTOM). Unknown velocity is NaN on both sides.
+OpenPCDet (x y z l w h yaw vx vy); mmdetection3d >= 1.0 (as OpenPCDet, z of the BOTTOM); KITTI object and raw development kits (h w l,
+middle of the bottom face). Unknown velocity is NaN on both sides.
 """
 
 import numpy as np
@@ -9,6 +10,10 @@ import numpy as np
 from perception.core.boxes import Boxes3D
 from perception.core.errors import DataError
 from perception.core.expect import expect_array, expect_finite
+from perception.core.transform import Transform
+
+# A camera's axes (x right, y down, z forward) into x forward, y left, z up at the same place: the frame of `boxes_from_kitti`.
+CAMERA_TO_FORWARD = Transform(np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]), np.zeros(3))
 
 
 def boxes_from_nuscenes(translation: np.ndarray, size: np.ndarray, rotation: np.ndarray, velocity: np.ndarray | None = None) -> Boxes3D:
@@ -79,6 +84,38 @@ def boxes_to_mmdet3d(boxes: Boxes3D) -> np.ndarray:
     return rows
 
 
+def boxes_from_kitti(dimensions: np.ndarray, location: np.ndarray, rotation_y: np.ndarray) -> Boxes3D:
+    """From KITTI label columns: dimensions (N, 3) = h w l, location (N, 3) of the middle of the bottom face, rotation_y (N,).
+
+    The columns are in the rectified camera frame (x right, y down, z forward), rotation_y turns about its y axis and 0 looks right.
+    The boxes are at the same place in axes x forward, y left, z up (`CAMERA_TO_FORWARD`); their velocity is unknown.
+    """
+    location = expect_array("location", location, (None, 3), "float64")
+    size, rotation_y = _kitti_size(dimensions, len(location)), expect_array("rotation_y", rotation_y, (len(location),), "float64")
+    center = CAMERA_TO_FORWARD.apply(location) + size * (0, 0, 0.5)
+    return Boxes3D(center, size, wrap_angle(-rotation_y - np.pi / 2), np.full((len(size), 2), np.nan))
+
+
+def boxes_to_kitti(boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dimensions (N, 3) = h w l, location (N, 3), rotation_y (N,) in [-pi, pi) of boxes in the frame of `boxes_from_kitti`; no velocity."""
+    location = CAMERA_TO_FORWARD.inverse().apply(boxes.center - boxes.size * (0, 0, 0.5))
+    return boxes.size[:, ::-1].copy(), location, wrap_angle(-boxes.yaw - np.pi / 2)
+
+
+def boxes_from_kitti_tracklets(dimensions: np.ndarray, translation: np.ndarray, rotation_z: np.ndarray) -> Boxes3D:
+    """From tracklets of KITTI's raw recordings: dimensions (N, 3) = h w l, translation (N, 3) = tx ty tz of the middle of the bottom face,
+    rotation_z (N,) = rz, all in the lidar frame (x forward, y left, z up), where the boxes stay. Their velocity is unknown.
+    """
+    translation = expect_array("translation", translation, (None, 3), "float64")
+    size, rotation_z = _kitti_size(dimensions, len(translation)), expect_array("rotation_z", rotation_z, (len(translation),), "float64")
+    return Boxes3D(translation + size * (0, 0, 0.5), size, wrap_angle(rotation_z), np.full((len(size), 2), np.nan))
+
+
+def boxes_to_kitti_tracklets(boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dimensions (N, 3) = h w l, translation (N, 3), rotation_z (N,) in [-pi, pi) of boxes in the lidar frame; no velocity."""
+    return boxes.size[:, ::-1].copy(), boxes.center - boxes.size * (0, 0, 0.5), wrap_angle(boxes.yaw)
+
+
 def wrap_angle(angle: np.ndarray) -> np.ndarray:
     """Angles in radians, moved into [-pi, pi)."""
     wrapped = (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi
@@ -91,3 +128,8 @@ def _rows_of_nine(name: str, rows: np.ndarray) -> np.ndarray:
         rows = expect_array(name, rows, (None, 7), "float64")
         rows = np.column_stack([rows, np.full((len(rows), 2), np.nan)])
     return expect_array(name, rows, (None, 9), "float64")
+
+
+def _kitti_size(dimensions: np.ndarray, count: int) -> np.ndarray:
+    """(N, 3) l w h of KITTI's h w l."""
+    return expect_array("dimensions", dimensions, (count, 3), "float64")[:, ::-1]

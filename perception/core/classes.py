@@ -77,6 +77,7 @@ KITTI_TO_NUSCENES: Mapping[str, str] = {
     "Truck": "truck",
     "Pedestrian": "pedestrian",
     "Person_sitting": "pedestrian",
+    "Person (sitting)": "pedestrian",
     "Person": "pedestrian",
     "Cyclist": "bicycle",
 }

@@ -1,6 +1,20 @@
 """Where frames come from."""
 
+from perception.drives.kitti import Kitti, KittiDrive
 from perception.drives.nuscenes import NuScenes, NuScenesDrive
-from perception.drives.open import DATASETS, open_drives
+from perception.drives.open import DATASETS, kind_of, open_dataset, open_drives
+from perception.drives.prefetch import prefetch
+from perception.drives.sweeps import accumulate_sweeps
 
-__all__ = ["DATASETS", "NuScenes", "NuScenesDrive", "open_drives"]
+__all__ = [
+    "DATASETS",
+    "Kitti",
+    "KittiDrive",
+    "NuScenes",
+    "NuScenesDrive",
+    "accumulate_sweeps",
+    "kind_of",
+    "open_dataset",
+    "open_drives",
+    "prefetch",
+]

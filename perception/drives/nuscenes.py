@@ -2,7 +2,6 @@
 
 import json
 import logging
-import struct
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -15,13 +14,16 @@ from perception.core.classes import NUSCENES_DETECTION
 from perception.core.detections import Detections
 from perception.core.errors import DataError, UsageError, nearest_hint
 from perception.core.files import inside
-from perception.core.frame import Camera, Frame
+from perception.core.frame import Camera, Frame, Sweep
 from perception.core.pointcloud import PointCloud
 from perception.core.transform import Transform, quaternions_to_matrices
+from perception.drives.clouds import read_rows
+from perception.drives.images import read_image
 from perception.drives.nuscenes_index import open_index
 
 OnMissing = Literal["error", "skip", "empty"]
 LIDAR = "LIDAR_TOP"
+_LIDAR_COLUMNS = ("x", "y", "z", "intensity", "ring")
 _OWN_FOLDER = "got a version's own folder; give the one above it: {}"
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class NuScenes:
     dataroot    folder that holds the version folders, `samples/` and `sweeps/`
     version     e.g. "v1.0-mini"; may be left out where the dataroot holds one version only
     on_missing  what to do with a frame whose lidar file is not there: raise ("error"), leave the frame out ("skip"), give it a cloud
-                without points ("empty"); `missing` counts them
+                without points ("empty"); `missing` counts them. With an earlier sweep of a frame likewise, in `missing_sweeps`: "skip"
+                leaves it out as if the drive did not have it, and no older one moves up; with "empty" it is there without points
     cameras, truth  set to False to leave them out of the frames, which is faster where nobody looks at them
     Raises UsageError for an unknown version or split, DataError for broken tables.
     """
@@ -79,6 +82,7 @@ class NuScenes:
         self.index = open_index(self.dataroot / self.version, cache=cache, tell=tell)
         self.on_missing = expect_on_missing(on_missing)
         self.missing: set[str] = set()  # sample tokens whose lidar file was not there
+        self.missing_sweeps: set[str] = set()  # sample_data tokens of the earlier sweeps whose file was not there
         self.has_cameras, self.has_truth = cameras, truth and len(self.index.tables["annotation"]) > 0
         if LIDAR not in self.index.names["channel"]:
             names = ", ".join(map(repr, self.index.names["channel"])) or "no lidar and no camera"
@@ -160,7 +164,8 @@ class NuScenes:
                 channel: self._camera(channel, record, pose) for (channel, record), pose in zip(cameras.items(), camera_poses, strict=True)
             },
             truth=self._truth(sample) if self.has_truth else None,
-            read_cloud=partial(self._read_cloud, lidar, token),
+            read_cloud=partial(self._read_cloud, lidar, f"file of sample {token!r}", self.missing, token),
+            find_sweeps=partial(self._find_sweeps, lidar, token),
         )
 
     def lidar_path(self, sample: int) -> Path:
@@ -205,7 +210,7 @@ class NuScenes:
             camera_to_ego=self._sensor_to_ego(record),
             ego_to_global=ego_to_global,
             timestamp_us=int(index.numbers("record", "timestamp")[record]),
-            read_image=partial(_read_image, self._path(record)),
+            read_image=partial(read_image, self._path(record)),
         )
 
     def _ego_to_global(self, records: list[int]) -> list[Transform]:
@@ -228,29 +233,42 @@ class NuScenes:
         name = self.index.text("record", "filename", record)
         return inside(self.dataroot, name, where=f"{self._file('sample_data')}: filename")
 
-    def _read_cloud(self, record: int, token: str) -> PointCloud:
-        """The lidar file of a record in the lidar frame; rows of five float32: x, y, z, intensity, ring."""
+    def _find_sweeps(self, record: int, sample_token: str, count: int) -> list[Sweep]:
+        """The lidar records of the same scene before a key frame's, nearest in time first; never more than `count` steps back."""
+        index = self.index
+        rows = np.arange(record, max(record - 1 - count, -1), -1)
+        channel, scene = index.numbers("record", "channel")[rows], index.numbers("sample", "scene")[index.numbers("record", "sample")[rows]]
+        rows = rows[(channel == channel[0]) & (scene == scene[0])][1:].tolist()  # sorted by scene and channel, so there are no gaps
+        sweeps = []
+        for row, ego_to_global in zip(rows, self._ego_to_global(rows), strict=True):
+            token = index.text("record", "token", row)
+            if self.on_missing == "skip" and not _is_there(self._path(row)):
+                self.missing_sweeps.add(token)
+                continue
+            what = f"sweep {token!r} before sample {sample_token!r}"
+            sweeps.append(
+                Sweep(
+                    token=token,
+                    timestamp_us=int(index.numbers("record", "timestamp")[row]),
+                    lidar_to_ego=self._sensor_to_ego(row),
+                    ego_to_global=ego_to_global,
+                    read_cloud=partial(self._read_cloud, row, what, self.missing_sweeps, token),
+                )
+            )
+        return sweeps
+
+    def _read_cloud(self, record: int, what: str, missing: set[str], token: str) -> PointCloud:
+        """The lidar file of a record in its lidar frame; one that is not there goes into `missing` by `token`, or is an error."""
         path = self._path(record)
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        rows = read_rows(path, _LIDAR_COLUMNS)
+        if rows is None:
             if self.on_missing == "error":
-                how = "on_missing='skip' or 'empty' (--on-missing) goes on without it"
-                raise DataError(f"{path}: the lidar file of sample {token!r} is missing; {how}") from None
-            self.missing.add(token)
-            return PointCloud(np.zeros((0, 5), np.float32), np.zeros(0, np.int64))
-        except OSError as error:
-            raise DataError(f"{path}: expected a readable lidar file, got {error.strerror or error}") from None
-        if len(content) % 20:
-            expected = "expected a multiple of 20 bytes (x, y, z, intensity, ring float32)"
-            raise DataError(f"{path}: {expected}, got {len(content)}; the file was cut short, copy it again")
-        rows = np.frombuffer(content, "<f4").reshape(-1, 5)
-        is_sound = (np.abs(rows) < 2**31).all(axis=1)  # NaN is not
-        if not is_sound.all():
-            raise DataError(f"{path}: expected finite numbers, got {int((~is_sound).sum())} of {len(rows)} points without")
-        points = rows.astype(np.float32, copy=True)  # what was read must not be written to
-        points[:, 4] = 0  # age of the key sweep
-        return PointCloud(points, rows[:, 4].astype(np.int64))
+                raise DataError(f"{path}: the lidar {what} is missing; on_missing='skip' or 'empty' (--on-missing) goes on without it")
+            missing.add(token)
+            rows = np.zeros((0, 5), np.float32)
+        ring = rows[:, 4].astype(np.int64)
+        rows[:, 4] = 0  # age
+        return PointCloud(rows, ring)
 
     def _custom_splits(self) -> dict[str, list[str]]:
         path = self.dataroot / self.version / "splits.json"
@@ -345,15 +363,3 @@ def _is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{path}: expected a readable image, got {error.strerror or error}") from None
-    except (SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:  # what damaged files make pillow raise
-        raise DataError(f"{path}: expected an image, got {error}") from None

@@ -10,11 +10,16 @@ from pyquaternion import Quaternion
 
 from perception.core import Boxes3D, DataError
 from perception.core.borders import (
+    CAMERA_TO_FORWARD,
     boxes_from_det3d,
+    boxes_from_kitti,
+    boxes_from_kitti_tracklets,
     boxes_from_mmdet3d,
     boxes_from_nuscenes,
     boxes_from_openpcdet,
     boxes_to_det3d,
+    boxes_to_kitti,
+    boxes_to_kitti_tracklets,
     boxes_to_mmdet3d,
     boxes_to_nuscenes,
     boxes_to_openpcdet,
@@ -204,3 +209,57 @@ def test_the_length_of_a_quaternion_does_not_matter(length):
     unit = np.array([[0.5, 0.1, -0.2, 0.8], [0.0, 0.0, 0.0, 1.0], [-1.0, 0.0, 0.0, 0.0]])
     with np.errstate(all="raise", under="ignore"):
         np.testing.assert_allclose(yaw_of_quaternions(unit * length), yaw_of_quaternions(unit), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("rotation_y", "yaw"),
+    [
+        pytest.param(-np.pi / 2, 0, id="looks ahead, along the camera's z"),
+        pytest.param(0, -np.pi / 2, id="looks right, along the camera's x"),
+        pytest.param(np.pi / 2, -np.pi, id="looks at the camera"),
+        pytest.param(-3.0, 3.0 - np.pi / 2, id="looks left and a little ahead"),
+    ],
+)
+def test_kitti_boxes_by_eye(rotation_y, yaw):
+    # 20 m ahead, 3 m to the right, its bottom 1.65 m under the camera: the middle is half of 1.5 m higher
+    boxes = boxes_from_kitti([[1.5, 1.6, 3.9]], [[3.0, 1.65, 20.0]], [rotation_y])
+    np.testing.assert_allclose(boxes.center, [[20, -3, -0.9]])
+    np.testing.assert_allclose(boxes.size, [[3.9, 1.6, 1.5]])  # the columns are h w l
+    np.testing.assert_allclose(boxes.yaw, [yaw])
+    assert np.isnan(boxes.velocity).all()
+    # the same by the corners: the front right one at the bottom, turned about the camera's y by KITTI's own matrix
+    c, s = np.cos(rotation_y), np.sin(rotation_y)
+    corner = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ [3.9 / 2, 0, -1.6 / 2] + [3.0, 1.65, 20.0]
+    np.testing.assert_allclose(np.abs(CAMERA_TO_FORWARD.apply(corner) - boxes.corners[0]).sum(axis=1).min(), 0, atol=1e-9)
+    length_axis = CAMERA_TO_FORWARD.rotate([c, 0, -s])
+    np.testing.assert_allclose(length_axis, [np.cos(boxes.yaw[0]), np.sin(boxes.yaw[0]), 0], atol=1e-12)
+
+
+def test_kitti_tracklets_by_eye():
+    boxes = boxes_from_kitti_tracklets([[1.5, 1.6, 3.9]], [[20.0, -3.0, -1.73]], [0.3])
+    np.testing.assert_allclose(boxes.center, [[20, -3, -0.98]])
+    np.testing.assert_allclose(boxes.size, [[3.9, 1.6, 1.5]])
+    np.testing.assert_allclose(boxes.yaw, [0.3])
+    assert np.isnan(boxes.velocity).all()
+
+
+@pytest.mark.parametrize(
+    ("read", "write"),
+    [
+        pytest.param(boxes_from_kitti, boxes_to_kitti, id="labels"),
+        pytest.param(boxes_from_kitti_tracklets, boxes_to_kitti_tracklets, id="tracklets"),
+    ],
+)
+def test_kitti_round_trip_in_both_directions(read, write):
+    boxes = some_boxes()
+    boxes = Boxes3D(boxes.center, boxes.size, boxes.yaw, np.full((len(boxes), 2), np.nan))  # they hold none
+    assert_same_boxes(read(*write(boxes)), boxes)
+    columns = write(boxes)
+    for once, twice in zip(columns, write(read(*columns)), strict=True):
+        np.testing.assert_allclose(once, twice, atol=1e-12)
+    assert (np.abs(columns[2]) <= np.pi).all()
+    assert len(read(*write(Boxes3D.empty()))) == 0
+    with pytest.raises(DataError, match=r"dimensions: expected shape \(2, 3\), got \(1, 3\)"):
+        read([[1, 1, 1]], np.zeros((2, 3)), [0, 0])
+    with pytest.raises(DataError, match=r"Boxes3D\.size: expected length, width, height > 0"):
+        read([[0, 1, 1]], np.zeros((1, 3)), [0])

@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from perception.core import NUSCENES_DETECTION, Camera, DataError, Detections, Drive, Frame, PointCloud, Transform
+from perception.core import (
+    NUSCENES_DETECTION,
+    Camera,
+    DataError,
+    Detections,
+    Drive,
+    Frame,
+    LabelledView,
+    PointCloud,
+    Sweep,
+    Transform,
+    UsageError,
+)
 
 
 def frame(**changes) -> Frame:
@@ -75,6 +87,50 @@ def test_times_that_are_no_microseconds_are_refused(time):
         frame(timestamp_us=time)
 
 
+def sweep(token: str, timestamp_us: int = 900_000, read_cloud=None) -> Sweep:
+    return Sweep(
+        token, timestamp_us, Transform.from_yaw(-np.pi / 2, (0.9, 0.0, 1.8)), Transform.from_yaw(0.0, (98.0, 50.0, 0.0)), read_cloud
+    )
+
+
+def test_sweeps_have_their_own_pose_and_are_read_at_each_access_and_not_before():
+    reads = []
+
+    def read_cloud():
+        reads.append("cloud")
+        return PointCloud(np.zeros((2, 5), np.float32))
+
+    (earlier,) = frame(find_sweeps=lambda count: [sweep("s0", read_cloud=read_cloud)][:count]).previous_sweeps(3)
+    np.testing.assert_allclose(earlier.lidar_to_global.apply([[0, 1, 0]]), [[99.9, 50, 1.8]], atol=1e-12)
+    assert repr(earlier) == "Sweep(s0, t=900000)"
+    assert reads == []
+    assert len(earlier.cloud) == len(earlier.cloud) == 2
+    assert reads == ["cloud", "cloud"]
+
+
+@pytest.mark.parametrize("count", [0, 1, np.int64(2)])
+def test_the_source_of_sweeps_is_asked_for_that_many(count):
+    asked = []
+    frame(find_sweeps=lambda count: asked.append(count) or []).previous_sweeps(count)
+    assert asked == [count]
+
+
+def test_a_frame_without_a_source_of_sweeps_has_none():
+    assert frame().previous_sweeps(9) == []
+
+
+@pytest.mark.parametrize("count", [-1, 1.0, True, None])
+def test_sweeps_are_asked_for_by_a_number(count):
+    with pytest.raises(UsageError, match=f"Frame f0: expected a number of sweeps, 0 or more, got {count!r}"):
+        frame().previous_sweeps(count)
+
+
+@pytest.mark.parametrize("time", [-1, 1.5, None])
+def test_sweeps_at_times_that_are_no_microseconds_are_refused(time):
+    with pytest.raises(DataError, match="Sweep s0: expected timestamp_us as an integer >= 0, got "):
+        sweep("s0", time)
+
+
 def test_projection_by_eye():
     # 10 m ahead, 1 m right, 0.5 m down: 100 px right of and 50 px below the principal point
     pixels, depth = camera().project([[1.0, 0.5, 10.0], [0.0, 0.0, 2.0]])
@@ -105,6 +161,55 @@ def test_no_points_have_no_pixels():
 def test_bad_intrinsics_are_refused(intrinsics, message):
     with pytest.raises(DataError, match=message):
         camera(intrinsics=intrinsics)
+
+
+def view(**changes) -> LabelledView:
+    columns = {
+        "camera": "image_02",
+        "size": (160, 90),
+        "intrinsics": [[100, 0, 80], [0, 100, 45], [0, 0, 1]],
+        "camera_to_ego": Transform([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], (1.0, 0.0, 2.0)),  # looks ahead
+    }
+    return LabelledView(**{**columns, **changes})
+
+
+@pytest.mark.parametrize(
+    ("point", "is_seen"),
+    [
+        pytest.param((11, 0, 2), True, id="ahead"),
+        pytest.param((11, 8, 2), True, id="left border: 10 m ahead the image is 16 m wide"),
+        pytest.param((11, 8.01, 2), False, id="left of it"),
+        pytest.param((11, -7.99, 2), True, id="right"),
+        pytest.param((11, -8, 2), False, id="right border, which is a pixel that the image has not"),
+        pytest.param((11, 0, 6.5), True, id="upper border"),
+        pytest.param((11, 0, -2.5), False, id="lower border"),
+        pytest.param((1, 0, 2), False, id="in the camera"),
+        pytest.param((-9, 0, 2), False, id="behind"),
+        pytest.param((np.nan, 0, 2), False, id="NaN"),
+        pytest.param((11, np.nan, 2), False, id="NaN beside"),
+    ],
+)
+def test_truth_is_complete_where_the_image_shows_it(point, is_seen):
+    assert view().contains(np.array([point])).tolist() == [is_seen]
+
+
+def test_a_labelled_view_agrees_with_the_projection_of_its_camera():
+    points = np.random.default_rng(3).uniform(-20, 20, (500, 3))
+    pixels, _ = camera(intrinsics=view().intrinsics).project(view().camera_to_ego.inverse().apply(points))
+    with np.errstate(invalid="ignore"):
+        expected = ((pixels >= 0) & (pixels < (160, 90))).all(axis=1)
+    assert 20 < expected.sum() < 480
+    np.testing.assert_array_equal(view().contains(points), expected)
+
+
+def test_a_labelled_view_takes_no_points_and_refuses_bad_ones():
+    assert view().contains(np.zeros((0, 3))).shape == (0,)
+    assert repr(view()) == "LabelledView(image_02, 160x90)"
+    assert frame().labelled_view is None  # truth all around
+    with pytest.raises(DataError, match=r"points_ego: expected shape \(N, 3\), got \(3, 2\)"):
+        view().contains(np.zeros((3, 2)))
+    with pytest.raises(DataError, match=r"LabelledView image_02\.intrinsics: expected finite numbers"):
+        view(intrinsics=np.full((3, 3), np.nan))
 
 
 def test_a_plain_class_is_a_drive():

@@ -171,6 +171,9 @@ def test_space_of_a_gpu(cuda_device):
 # ---- memory of results ----
 
 LARGE = 1 << 18  # bytes: results of this size come from the pool
+with_pool = pytest.mark.skipif(
+    "libasan" in Path("/proc/self/maps").read_text(), reason="the address sanitizer has its own memory: every block is new"
+)
 
 
 def filled(number: int, size: int, kind: str):
@@ -193,16 +196,16 @@ def test_results_have_the_shape_and_dtype_asked_for(size):
     assert NUMPY.zeros((3, 2), "int64").tolist() == CPU.zeros((3, 2), "int64").tolist() == [[0, 0]] * 3
 
 
+@with_pool
 def test_memory_that_is_gone_is_used_again():
-    if "libasan" in Path("/proc/self/maps").read_text():
-        pytest.skip("under the address sanitizer every block is new")
-    first = NUMPY.empty((LARGE,), "uint8")
+    size = 50 << 20  # none of the other tests leaves a block of about this size
+    first = NUMPY.empty((size,), "uint8")
     at = address(first)
-    second = NUMPY.empty((LARGE,), "uint8")
+    second = NUMPY.empty((size,), "uint8")
     assert address(second) != at
     del first
     gc.collect()
-    assert address(NUMPY.empty((LARGE,), "uint8")) == at
+    assert address(NUMPY.empty((size,), "uint8")) == at
 
 
 @pytest.mark.parametrize(
@@ -284,6 +287,7 @@ def test_operators_called_from_several_threads_give_what_one_gives():
             np.testing.assert_array_equal(result, expected[number])
 
 
+@with_pool
 def test_more_memory_than_there_is_raises():
     for space in (NUMPY, CPU):
         with pytest.raises(MemoryError):

@@ -18,7 +18,7 @@ def kernels_of_sources() -> set[str]:
     """Names of kernels, and of what `for_each` runs, in the .cu files."""
     text = "\n".join(path.read_text() for path in SOURCES.glob("*.cu"))
     functors = re.findall(r"struct (\w+) \{(?:(?!\n\};).)*?__device__ void operator\(\)\(int64_t", text, re.DOTALL)
-    return {*functors, *re.findall(r"__global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(", text)}
+    return {*functors, *re.findall(r"__global__ void\s+(?:__launch_bounds__\(.*?\)\s+)?(\w+)\(", text)}
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import spatial
 
 import cuda_ops
 from cuda_ops import reference
@@ -173,6 +174,32 @@ def test_an_iou_at_the_threshold_stays(second, iou, scale, place):
             assert drops(a, b, threshold) == drops(b, a, threshold) == (exact > threshold)
     if iou and exact == Decimal(iou):
         assert drops(a, b, float(np.nextafter(iou, 0)))
+
+
+@pytest.mark.parametrize("count", [12_000, 20_000])  # on a GPU, above and below what is put in order by comparing all
+def test_many_items_are_those_of_their_groups_alone(count):
+    rng = np.random.default_rng(count)
+    boxes, scores = crowd(rng, count, 150)
+    scores[rng.random(count) < 0.01] = NAN
+    group = rng.integers(-20, 20, count)
+    for function, limit in ((cuda_ops.nms_bev, 0.2), (cuda_ops.nms_circle, 1.0)):
+        rows = [np.flatnonzero(group == number) for number in range(-20, 20)]
+        alone = np.concatenate([r[function(boxes[r], scores[r], limit, 50)] for r in rows])
+        np.testing.assert_array_equal(function(boxes, scores, limit, 50, group=group), alone[np.lexsort((alone, -scores[alone]))])
+
+
+@pytest.mark.parametrize("spread", [20, 80])  # most are dropped, or kept
+@pytest.mark.parametrize("count", [9_000, 17_000])
+def test_one_crowd_of_thousands_equals_a_loop_over_neighbours(count, spread):
+    rng = np.random.default_rng(count)
+    centers, scores = rng.uniform(-spread, spread, (count, 2)), rng.uniform(0, 1, count)
+    neighbours = spatial.cKDTree(centers).query_ball_point(centers, 1.0)
+    dropped, kept = np.zeros(count, bool), []
+    for row in np.argsort(-scores, kind="stable"):
+        if not dropped[row]:
+            kept.append(row)
+            dropped[neighbours[row]] = True
+    np.testing.assert_array_equal(cuda_ops.nms_circle(centers, scores, 1.0), kept)
 
 
 @pytest.mark.parametrize(

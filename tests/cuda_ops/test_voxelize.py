@@ -16,6 +16,25 @@ torch = pytest.importorskip("torch")
 SMALL = Grid((-2, -2, -1), (2, 2, 1), (0.5, 0.5, 0.5))  # 8 x 8 x 4 cells
 WIDE = Grid((-1e6, -1e6, -1e3), (1e6, 1e6, 1e3), (1, 1, 1))  # 8e15 cells: numbers above 32 bits
 
+FINE = Grid((-2, -2, -1), (2, 2, 1), (0.01, 0.01, 0.01))  # 32 million cells
+
+
+def fine_reference(points: np.ndarray, max_points: int, max_voxels: int) -> cuda_ops.HardVoxels:
+    """reference.voxelize_hard in FINE for points inside of it, quickly: through np.unique."""
+    lower, size = np.float32(FINE.lower), np.float32(FINE.voxel_size)
+    cells = np.floor((points[:, :3] - lower) / size).astype(np.int32)[:, ::-1]
+    _, first, voxel = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[voxel.ravel()]  # voxels by their first points
+    order = np.argsort(rank, kind="stable")
+    nth = np.empty(len(points), np.int64)
+    nth[order] = np.arange(len(points)) - np.searchsorted(rank[order], rank[order])
+    rows, kept = min(len(first), max_voxels), (nth < max_points) & (rank < max_voxels)
+    voxels = np.zeros((rows, max_points, points.shape[1]), np.float32)
+    voxels[rank[kept], nth[kept]] = points[kept]
+    counters = np.array([rows, 0, 0, len(first) - rows, len(points) - kept.sum()])
+    num_points = np.bincount(rank[kept], minlength=rows).astype(np.int32)
+    return cuda_ops.HardVoxels(voxels, cells[np.sort(first)[:rows]], num_points, counters, np.where(kept, rank, -1).astype(np.int32))
+
 
 def cloud(count: int, seed: int, columns: int = 5) -> np.ndarray:
     """Points in and around SMALL, many on its borders, some not finite."""
@@ -97,6 +116,27 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
         torch.set_num_threads(threads)
         assert_same(voxelize_mean(points, SMALL, with_index=True), mean)
         assert_same(voxelize_hard(points, SMALL, 5, 200, with_index=True), hard)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("count", "spread"),
+    [
+        pytest.param(65_000, (4, 4, 2), id="nearly every point has a cell of its own"),  # more than 3/4 of 65,536: the table grows
+        pytest.param(70_000, (0.2, 0.2, 0.2), id="some of many, some of one"),
+        pytest.param(70_000, (0, 4, 0), id="one column of cells"),
+        pytest.param(300, (4, 4, 2), id="few"),
+    ],
+)
+def test_many_voxels_on_any_number_of_threads_are_those_of_the_reference(threads, count, spread):
+    rng = np.random.default_rng(count)
+    points = (rng.uniform(-0.5, 0.5, (count, 5)) * [*spread, 1, 1]).astype(np.float32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert_same(voxelize_hard(points, FINE, 3, 50_000, with_index=True), fine_reference(points, 3, 50_000))
     finally:
         torch.set_num_threads(before)
 

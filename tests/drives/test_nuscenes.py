@@ -69,6 +69,29 @@ def test_the_cloud_is_read_when_asked_for_with_rings_and_no_age(root):
     assert frame.cloud.points.flags.writeable
 
 
+def test_earlier_sweeps_come_nearest_first_and_stay_in_their_scene(root):
+    drive = NuScenes(root).drive("scene-0916")
+    last = drive[2]
+    sweeps = last.previous_sweeps(9)
+    start = FIRST_US + 60_000_000
+    assert [sweep.timestamp_us - start for sweep in sweeps] == [500_000, 250_000, 0]  # key frames are sweeps of later ones
+    assert [sweep.token for sweep in sweeps] == [f"d-LIDAR_TOP-{sweep.timestamp_us}" for sweep in sweeps]
+    np.testing.assert_allclose([sweep.ego_to_global.translation[0] for sweep in sweeps], [2, 1, 0])  # 4 m/s
+    np.testing.assert_array_equal(sweeps[0].lidar_to_ego.matrix, last.lidar_to_ego.matrix)
+    np.testing.assert_array_equal(sweeps[1].cloud.points[:, :4], lidar_rows()[:, :4])
+    np.testing.assert_array_equal(sweeps[1].cloud.ring, lidar_rows()[:, 4])
+    assert [len(frame.previous_sweeps(9)) for frame in drive] == [0, 2, 3]
+    assert [len(last.previous_sweeps(count)) for count in range(5)] == [0, 1, 2, 3, 3]
+    assert drive[0].previous_sweeps(1) == []  # the rows before are another scene's
+
+
+def test_the_first_record_of_a_version_with_a_lidar_alone_has_no_earlier_sweep(tmp_path):
+    tables = nuscenes_tables(("scene-0103",))
+    tables["sample_data"] = [row for row in tables["sample_data"] if "LIDAR" in row["filename"]]
+    drive = NuScenes(write_nuscenes(tmp_path, tables)).drives()[0]
+    assert [len(frame.previous_sweeps(9)) for frame in drive] == [0, 2, 3]
+
+
 def test_cameras_and_truth_can_be_left_out(root):
     frame = NuScenes(root, cameras=False, truth=False).drive("scene-0103")[0]
     assert frame.cameras == {}

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from perception.core import DataError, PerceptionError
-from perception.drives import NuScenes, open_drives
+from perception.drives import NuScenes, accumulate_sweeps, open_drives
 from tests.makers import Tables, lidar_rows, nuscenes_tables, write_nuscenes
 
 VERSION = "v1.0-mini"
 FRONT = "samples/LIDAR_TOP/1500000000500000.pcd.bin"  # of sample scene-0103-1
+BETWEEN = "sweeps/LIDAR_TOP/1500000000250000.pcd.bin"  # the sweep before it
 
 
 def change(table: str, row: int, **fields: Any) -> Tables:
@@ -282,6 +283,47 @@ def test_a_damaged_lidar_file_is_an_error_in_any_case(tmp_path, content, message
     drive = NuScenes(tmp_path, on_missing=on_missing).drive("scene-0103")
     with pytest.raises(DataError, match=f"{FRONT}: {message}"):
         _ = [frame.cloud for frame in drive]
+
+
+def test_a_missing_sweep_is_an_error_that_says_how_to_go_on(tmp_path):
+    frame = NuScenes(write_nuscenes(tmp_path)).drive("scene-0103")[1]
+    (tmp_path / BETWEEN).unlink()
+    assert len(frame.previous_sweeps(9)) == 2
+    message = rf"{BETWEEN}: the lidar sweep 'd-LIDAR_TOP-1500000000250000' before sample 'scene-0103-1' is missing; .*--on-missing"
+    with pytest.raises(DataError, match=message):
+        accumulate_sweeps(frame, 2)
+
+
+@pytest.mark.parametrize(
+    ("on_missing", "times_oldest"),  # of the four sweeps asked for the drive has three
+    [pytest.param("skip", 3, id="the oldest comes again for it"), pytest.param("empty", 2, id="it has no points")],
+)
+def test_a_missing_sweep_is_left_out_and_counted(tmp_path, on_missing, times_oldest):
+    write_nuscenes(tmp_path)
+    (tmp_path / BETWEEN).unlink()
+    dataset = NuScenes(tmp_path, on_missing=on_missing)
+    for _ in range(2):  # a second time the count does not grow
+        got = accumulate_sweeps(dataset.drive("scene-0103")[1], 4).points
+        np.testing.assert_array_equal(got[:, 4], [0] * 5 + [0.5] * 5 * times_oldest)
+    assert dataset.missing_sweeps == {"d-LIDAR_TOP-1500000000250000"}
+    assert dataset.missing == set()
+
+
+def test_no_older_sweep_takes_the_place_of_a_missing_one(tmp_path):
+    write_nuscenes(tmp_path)
+    (tmp_path / FRONT).unlink()
+    frame = NuScenes(tmp_path, on_missing="skip").drive("scene-0103")[2]
+    assert frame.previous_sweeps(1) == []  # or key frames would be taken for sweeps where only those are there
+    assert [sweep.timestamp_us for sweep in frame.previous_sweeps(2)] == [1_500_000_000_250_000]
+
+
+@pytest.mark.parametrize("on_missing", ["error", "skip", "empty"])
+def test_a_damaged_sweep_is_an_error_in_any_case(tmp_path, on_missing):
+    write_nuscenes(tmp_path)
+    (tmp_path / BETWEEN).write_bytes(lidar_rows().tobytes()[:-1])
+    frame = NuScenes(tmp_path, on_missing=on_missing).drive("scene-0103")[1]
+    with pytest.raises(DataError, match=f"{BETWEEN}: expected a multiple of 20 bytes .*, got 99; the file was cut short"):
+        accumulate_sweeps(frame)
 
 
 def test_lidar_names_that_the_system_refuses_are_named(tmp_path):

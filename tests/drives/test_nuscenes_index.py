@@ -291,7 +291,7 @@ def test_opening_a_known_version_does_not_import_pandas(root, cache):
         from perception.drives import NuScenes
         drives = NuScenes(sys.argv[1], cache=pathlib.Path(sys.argv[2])).drives()
         count = sum(len(frame.truth) for drive in drives for frame in drive)
-        print(count, [name for name in ("pandas", "torch", "nuscenes") if name in sys.modules])
+        print(count, [name for name in ("pandas", "torch", "nuscenes", "numba") if name in sys.modules])
     """
     run = subprocess.run([sys.executable, "-c", code, str(root), str(cache)], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == "10 []\n"

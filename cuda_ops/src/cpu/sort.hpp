@@ -33,6 +33,8 @@ class StableSort {
 
   int64_t count() const { return count_; }
   uint64_t* words() { return words_; }
+  /// The key of the i-th smallest, where bits <= 32.
+  uint32_t key(int64_t i) const { return static_cast<uint32_t>(words_[i] >> 32); }
   int64_t index(int64_t i) const { return static_cast<int64_t>(words_[i] & 0xffffffffu); }
 
  private:

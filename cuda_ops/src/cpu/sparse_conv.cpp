@@ -13,7 +13,7 @@
 #include "parallel.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(OPS_NO_CLONES)
-#define OPS_WIDE_VECTORS
+#define OPS_WIDE_VECTORS  // not under sanitizers: their code for it takes minutes to compile
 #endif
 // What is inlined takes the instruction set of the function that it ends up in.
 #define OPS_INLINE __attribute__((always_inline)) inline

@@ -33,12 +33,6 @@ struct Lines {
   }
 };
 
-int bits_of(uint64_t value) {
-  int bits = 0;
-  for (; value; value >>= 1) ++bits;
-  return bits;
-}
-
 /// Read the input sites. Of several rows at one site the first counts. Sites outside and repeated ones are counted.
 void read_inputs(const ConvGrid& grid, const int32_t* coords, int64_t num, int64_t columns, int threads, Lines& lines, int64_t* counters) {
   const int64_t nowhere = grid.in_lines() * grid.x.in;  // sorts last

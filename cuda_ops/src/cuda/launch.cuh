@@ -48,12 +48,15 @@ void for_each(int64_t count, cudaStream_t stream, Functor functor) {
   OPS_LAUNCH(for_each_kernel, blocks_for(count), kThreads, 0, stream, count, functor);
 }
 
+/// cudaMallocAsync from a pool that keeps its memory: memory.cu.
+cudaError_t allocate(void** block, size_t bytes, cudaStream_t stream);
+
 /// Memory of the device for one call, in stream order: free when the work queued before the destructor is done. CUDA graphs can hold it.
 template <class T>
 class DeviceBuffer {
  public:
   DeviceBuffer(int64_t count, cudaStream_t stream) : stream_(stream) {
-    OPS_CHECK(cudaMallocAsync(reinterpret_cast<void**>(&data_), sizeof(T) * static_cast<size_t>(std::max<int64_t>(count, 1)), stream));
+    OPS_CHECK(allocate(reinterpret_cast<void**>(&data_), sizeof(T) * static_cast<size_t>(std::max<int64_t>(count, 1)), stream));
   }
   ~DeviceBuffer() { cudaFreeAsync(data_, stream_); }
   DeviceBuffer(const DeviceBuffer&) = delete;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kRowsOfPiece = 8192;         // rows whose bits are held at a time
 constexpr int64_t kMostItems = 47 * 1024 * 8;  // as many bits as one block's shared memory holds without asking for more
-constexpr int64_t kMostCompared = 16384;       // so many items are put in order by comparing all; more are sorted, in 40 launches more
+constexpr int64_t kMostCompared = 16384;       // so many items are put in order by comparing all; more are sorted, in some 40 launches more
 
 /// Bits whose ascending order is the descending order of the scores; NaN comes last.
 __device__ uint64_t descending_bits(double score) {
@@ -223,7 +223,6 @@ __global__ void __launch_bounds__(kThreads) drop_bits_kernel(Items items, const 
     }
     __syncthreads();
     if (me < row_end - row_begin) bits[(row_begin + me - first) * words + word] = drops[me];
-    __syncthreads();
   }
 }
 
@@ -242,7 +241,6 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t first_word = row_begin / 64, last_word = (end - 1) / 64;
     for (int64_t w = first_word + me; w <= last_word; w += kThreads) gone[w - first_word] = dropped[w];
     int64_t num_kept = me == 0 ? num_kept_of_group[begin] : 0;  // only the first thread counts
-    __syncthreads();
     for (int64_t word = first_word; word <= (row_end - 1) / 64; ++word) {
       if (me < 64) {  // two whole warps
         const int64_t i = 64 * word + me;
@@ -282,7 +280,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     if (me == 0) num_kept_of_group[begin] = static_cast<int32_t>(num_kept);
-    __syncthreads();
+    // A block that comes here with rows left to do has no further group in this piece, so nobody writes into gone while others read it.
   }
 }
 

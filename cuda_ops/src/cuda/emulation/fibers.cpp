@@ -7,7 +7,7 @@
 #include <cstring>
 #include <new>
 
-// A swap of two stacks is twenty instructions: swapcontext would ask the system for the signal mask each time, and takes fifty times as long.
+// A swap of two stacks is twenty instructions: swapcontext would ask the system for the signal mask each time.
 #if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__)) && !defined(OPS_UCONTEXT)
 #define OPS_SWAP_IN_ASSEMBLY
 #else
