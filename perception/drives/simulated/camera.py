@@ -29,7 +29,7 @@ class CameraImage:
 
     image  (h, w, 3) uint8   red, green, blue
     owner  (h, w) int32      object of the scene, SCENERY for everything else and the sky
-    depth  (h, w) float32    metres along the camera's z axis, inf in the sky
+    depth  (h, w) float32    metres along the camera's z axis, inf in the sky; one for each block of pixels that one ray stands for
     """
 
     image: np.ndarray
