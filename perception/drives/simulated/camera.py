@@ -16,7 +16,7 @@ from perception.core.expect import expect_array
 from perception.core.rle import encode_rle
 from perception.drives.simulated.catalog import SENSORS, Sensor
 from perception.drives.simulated.matter import SCENERY, Matter
-from perception.drives.simulated.shading import Sun, shade
+from perception.drives.simulated.shading import DAYLIGHT, GRAIN, Sun, shade
 
 CAMERAS: tuple[Sensor, ...] = tuple(sensor for sensor in SENSORS if sensor.modality == "camera")
 IMAGE_SIZE = (1600, 900)
@@ -76,7 +76,7 @@ def render(
     *,
     scale: int = 2,
     seed: int = 0,
-    sun: Sun = Sun(),  # noqa: B008
+    sun: Sun = DAYLIGHT,
     shadows: bool = True,
 ) -> CameraImage:
     """The picture that a pinhole camera takes of `matter`, which is given in the world frame at the picture's time.
@@ -103,10 +103,11 @@ def render(
     image, shown, far = (np.ascontiguousarray(values) for values in whole)
     if scale > 1:
         edge = _enlarged(_edges(coarse), scale)[:height, :width]
-        row, column = np.nonzero(edge)
-        fine, far_fine = _rays(intrinsics, column + 0.5, row + 0.5)
-        image[row, column], shown[row, column], far[row, column] = look.at((fine, far_fine))
-    owner = np.append(matter.owner, np.int32(SCENERY))[shown]  # -1, the sky, takes the last
+        pixel = np.flatnonzero(edge)
+        fine = look.at(_rays(intrinsics, pixel % width + 0.5, pixel // width + 0.5))
+        for values, better in zip((image.reshape(-1, 3), shown.reshape(-1), far.reshape(-1)), fine, strict=True):
+            values[pixel] = better
+    owner = np.append(matter.owner, np.int32(SCENERY)).take(shown, mode="wrap")  # -1, the sky, takes the last
     return CameraImage(_with_grain(image, seed), owner, far)
 
 
@@ -169,9 +170,9 @@ def _edges(primitive: np.ndarray) -> np.ndarray:
 
 
 def _with_grain(image: np.ndarray, seed: int) -> np.ndarray:
-    """Grey noise of a sensor, -3 .. 3 of 255."""
-    grain = np.random.default_rng(seed).integers(-3, 4, image.shape[:2], np.int16)
-    return np.clip(image + grain[:, :, None], 0, 255).astype(np.uint8)
+    """With the grey noise of a sensor, up to GRAIN."""
+    grain = np.random.default_rng(seed).integers(-GRAIN, GRAIN + 1, image.shape[:2], np.int8).view(np.uint8)
+    return image + grain[:, :, None]  # `shade` leaves room: what wraps around comes back
 
 
 def instance_masks(owner: np.ndarray, *, min_pixels: int = 1) -> list[InstanceMask]:
@@ -188,7 +189,7 @@ def instance_masks(owner: np.ndarray, *, min_pixels: int = 1) -> list[InstanceMa
         mask = owner[window] == number
         if (pixels := int(np.count_nonzero(mask))) >= min_pixels:
             rows, columns = window
-            rle = encode_rle(mask, size=owner.shape, corner=(rows.start, columns.start))
+            rle = encode_rle(mask, size=(len(owner), owner.shape[1]), corner=(rows.start, columns.start))
             found.append(InstanceMask(number, np.array([columns.start, rows.start, columns.stop, rows.stop]), pixels, rle))
     return found
 

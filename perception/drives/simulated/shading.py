@@ -8,6 +8,7 @@ import numpy as np
 from cuda_ops import Hits, Kind, cast_rays
 from perception.drives.simulated.matter import Matter
 
+GRAIN = 3  # of 255: the most that the noise of a sensor adds or takes
 SHADOW_RANGE = 150.0  # metres from the camera up to which shadows are cast
 _HORIZON = np.array([0.62, 0.68, 0.74], np.float32)
 _ZENITH = np.array([0.10, 0.25, 0.58], np.float32)
@@ -32,22 +33,28 @@ class Sun:
         return np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)], np.float32)
 
 
+DAYLIGHT = Sun()
+
+
 def shade(matter: Matter, origins: np.ndarray, directions: np.ndarray, hits: Hits, sun: Sun, seed: int, *, shadows: bool) -> np.ndarray:
-    """(R, 3) uint8 of what rays see.
+    """(R, 3) uint8 of what rays see, from GRAIN to 255 - GRAIN.
 
     directions  (R, 3) float32 of unit length
     hits        of the rays on `matter.shapes`
     """
     light = np.empty(directions.shape, np.float32)
     is_sky = hits.primitive < 0
-    light[is_sky] = sky(directions[is_sky], sun)
+    rows = np.flatnonzero(is_sky)
+    light[rows] = sky(directions.take(rows, axis=0), sun)
     rows = np.flatnonzero(~is_sky)
     if len(rows):
-        ray, primitive, distance = directions[rows], hits.primitive[rows], hits.distance[rows]
-        place = origins[rows] + distance[:, None] * ray
+        # `take` is several times as quick as indexing with rows
+        ray, primitive, distance = directions.take(rows, axis=0), hits.primitive.take(rows), hits.distance.take(rows)
+        place = origins.take(rows, axis=0) + distance[:, None] * ray
         own = _own_axes(matter, primitive, place)
-        normal, is_leaf = _normals(matter, primitive, own, hits.normal[rows])
-        color = _LINEAR[matter.color[primitive]] * _unevenness(own, primitive, distance, is_leaf, seed)[:, None]
+        normal, is_leaf = _normals(matter, primitive, own, hits.normal.take(rows, axis=0))
+        color = _LINEAR.take(matter.color).take(primitive, axis=0)
+        color *= _unevenness(own, primitive, distance, is_leaf, seed)[:, None]
         color *= _light(matter, place, normal, is_leaf, distance, sun, seed, shadows=shadows)
         haze = -np.expm1(distance * np.float32(-1 / _HAZE_LENGTH))[:, None]
         light[rows] = color + haze * (_HORIZON - color)
@@ -74,7 +81,7 @@ def _light(
     np.maximum(sunlit, 0.0, out=sunlit)
     if shadows:
         rows = np.flatnonzero((sunlit > 0) & (distance < SHADOW_RANGE))
-        start = place[rows] + 0.02 * normal[rows]
+        start = place.take(rows, axis=0) + np.float32(0.02) * normal.take(rows, axis=0)
         toward_sun = np.broadcast_to(sun.direction, start.shape).copy()
         blocker = cast_rays(start, toward_sun, matter.shapes, seed=seed, min_range=0.03, max_range=60.0).primitive
         sunlit[rows[blocker >= 0]] *= np.float32(0.12)
@@ -85,16 +92,17 @@ def _light(
 def _own_axes(matter: Matter, primitive: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Places (R, 3) in the axes of what was hit, so that the pattern of a surface moves with it."""
     s = matter.shapes
-    moved = place - s.center[primitive]
-    yaw = np.where(s.kind == Kind.PLANE, 0.0, s.yaw)
-    cos, sin = np.cos(yaw).astype(np.float32)[primitive], np.sin(yaw).astype(np.float32)[primitive]
-    return np.stack([cos * moved[:, 0] + sin * moved[:, 1], cos * moved[:, 1] - sin * moved[:, 0], moved[:, 2]], axis=1)
+    moved = place - s.center.take(primitive, axis=0)
+    cos, sin = np.cos(s.yaw).take(primitive), np.sin(s.yaw).take(primitive)
+    x, y = cos * moved[:, 0] + sin * moved[:, 1], cos * moved[:, 1] - sin * moved[:, 0]
+    moved[:, 0], moved[:, 1] = x, y
+    return moved
 
 
 def _normals(matter: Matter, primitive: np.ndarray, own: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Normals (R, 3), in a volume those of an ellipsoid about its middle; and (R,) bool whether it was one."""
     s = matter.shapes
-    is_leaf = np.isin(s.kind, (Kind.ELLIPSOID_VOLUME, Kind.BOX_VOLUME))[primitive]
+    is_leaf = np.isin(s.kind, (Kind.ELLIPSOID_VOLUME, Kind.BOX_VOLUME)).take(primitive)
     if is_leaf.any():
         rows = np.flatnonzero(is_leaf)
         of = primitive[rows]
@@ -102,7 +110,6 @@ def _normals(matter: Matter, primitive: np.ndarray, own: np.ndarray, normal: np.
         outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
         cos, sin = np.cos(s.yaw[of]), np.sin(s.yaw[of])
         x, y = outward[:, 0], outward[:, 1]
-        normal = normal.copy()
         normal[rows] = np.stack([cos * x - sin * y, sin * x + cos * y, outward[:, 2]], axis=1)
     return normal, is_leaf
 
@@ -133,4 +140,9 @@ _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2
 
 
 def _to_bytes(light: np.ndarray) -> np.ndarray:
-    return (np.sqrt(np.clip(light, 0.0, 1.0)) * 255 + 0.5).astype(np.uint8)
+    """Light 0..1 as 0..255, in place; `GRAIN` stays free at both ends."""
+    np.maximum(light, 0, out=light)
+    np.sqrt(light, out=light)
+    light *= 255
+    light += 0.5
+    return np.clip(light, GRAIN, 255 - GRAIN, out=light).astype(np.uint8)

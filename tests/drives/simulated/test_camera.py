@@ -104,7 +104,9 @@ def test_sky_where_nothing_is():
     assert (seen.owner == SCENERY).all()
     sky = seen.image[:44].astype(int)
     assert (sky[..., 2] > sky[..., 0]).mean() == 1  # blue
-    assert sky[:4].mean() < sky[-4:].mean()  # brighter towards the horizon
+    above, low = sky[:4].mean(axis=(0, 1)), sky[-4:].mean(axis=(0, 1))
+    assert above[2] - above[0] > low[2] - low[0] + 30  # bluer above
+    assert above.mean() < low.mean() - 10  # brighter towards the horizon
     nothing = picture()
     assert np.isinf(nothing.depth).all()
     np.testing.assert_array_equal(nothing.image[:44], seen.image[:44])
@@ -133,6 +135,9 @@ def test_the_seed_alone_decides():
     for name in ("image", "owner", "depth"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         assert (getattr(first, name) != getattr(other, name)).any()
+    # another grain of the ground, and not of the sensor alone: that makes 2.8 (two dice of seven sides)
+    change = first.image[80:].astype(float) - other.image[80:]
+    assert change.std() > 3.2
 
 
 def test_surfaces_are_uneven_and_keep_their_colour():
@@ -163,7 +168,7 @@ def test_shadows_fall_away_from_the_sun():
 
 def test_leaves_are_shaded_softly():
     crown = Matter.of(Primitives.volumes(np.array([[10.0, 0.0, 1.5, 4.0, 4.0, 3.0, 0.0]]), 4.0), 30.0, (80, 120, 60), 3)
-    seen = picture(crown, sun=Sun(90.0, 20.0))
+    seen = picture(crown, sun=Sun(90.0, 20.0), shadows=False)
     is_crown = seen.owner == 3
     left, right = is_crown.copy(), is_crown.copy()
     left[:, 75:], right[:, :85] = False, False
@@ -282,6 +287,21 @@ def test_visibility_of_what_no_camera_reaches_is_zero():
 def test_visibility_of_an_object_cut_by_the_border_counts_what_is_in_the_picture():
     matter = Matter.concatenate(GROUND, box(6.0, 4.0, 1.5, 1.0, 3.0, 2.0, 0.3))
     assert visibility_of(matter, views(matter, FORWARD), 1)[0] == pytest.approx(1.0, abs=0.02)
+
+
+def test_visibility_is_what_two_pictures_count():
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        # long things near the camera, cut by the border or not, half hidden or not
+        target = box(rng.uniform(2, 15), rng.uniform(-6, 6), rng.uniform(0, 3), *rng.uniform(0.5, 6, 3), rng.uniform(-3, 3))
+        wall = box(rng.uniform(1.5, 6), rng.uniform(-5, 5), 1.5, 0.1, rng.uniform(1, 6), 3.0, 0.0, owner=1)
+        [alone], [with_wall] = views(target, FORWARD), views(Matter.concatenate(target, wall), FORWARD)
+        pixels = np.count_nonzero(alone.owner == 0)
+        expected = np.count_nonzero(with_wall.owner == 0) / pixels if pixels > 30 else None
+        if expected is not None:
+            got = visibility_of(Matter.concatenate(target, wall), [with_wall], 1)[0]
+            # 400 rays on a border of at most some 20 of them
+            assert got == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize(
