@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from cuda_ops import cast_rays
+from cuda_ops import Hits, Primitives, cast_rays
 from perception.core import Transform, UsageError
 from perception.core.expect import expect_array
 from perception.core.rle import encode_rle
@@ -86,16 +86,17 @@ def render(
                      (c + 0.5, r + 0.5), so the pixel of a projected point is its coordinates rounded down
     size             (width, height) pixels
     scale            one ray for each scale x scale pixels; where such a block meets an edge it is cast again, one ray a pixel
-    seed             of the chances of glass and leaves, and of the unevenness of surfaces; the same seed gives the same bytes
+    seed             of the chances of leaves and fences, and of the unevenness of surfaces; the same seed gives the same bytes
     shadows          one more ray from each surface that faces the sun
-    Solids that a camera is inside of are not seen. Raises UsageError for a size or scale below 1.
+    Solids that a camera is inside of are not seen. The glass of objects shows as a dark surface, whatever it lets pass: masks of vehicles
+    have no holes where their windows are. Raises UsageError for a size or scale below 1.
     """
     if min(size) < 1 or scale < 1:
         raise UsageError(f"render: expected size and scale of at least 1, got size {size} and scale {scale}")
     intrinsics = expect_array("render: intrinsics", intrinsics, (3, 3), "float64", finite=True)
     width, height = size
     x, y = _block_centers(width, scale), _block_centers(height, scale)
-    look = _Look(matter, camera_to_world, intrinsics, sun, seed, shadows)
+    look = _Look(_with_opaque_objects(matter), camera_to_world, intrinsics, sun, seed, shadows)
     rays = _grid_rays(intrinsics.tobytes(), size, scale)
     color, primitive, depth = look.at(rays)
     coarse = primitive.reshape(len(y), len(x))
@@ -125,12 +126,22 @@ class _Look:
     def at(self, rays: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Colour (R, 3) uint8, primitive (R,) int32 or -1, depth (R,) float32 along rays in the camera frame, see `_rays`."""
         directions, forward = rays
-        world = directions @ self.camera_to_world.rotation.T.astype(np.float32)
-        origins = np.empty_like(world)
-        origins[:] = self.camera_to_world.translation
-        hits = cast_rays(origins, world, self.matter.shapes, seed=self.seed, min_range=NEAREST)
+        origins, world, hits = _cast(self.matter.shapes, self.camera_to_world, directions, self.seed)
         color = shade(self.matter, origins, world, hits, self.sun, self.seed, shadows=self.shadows)
         return color, hits.primitive, hits.distance * forward
+
+
+def _cast(shapes: Primitives, camera_to_world: Transform, directions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, Hits]:
+    """Origins (R, 3) and directions (R, 3) in the world of rays in the camera frame, and what they hit."""
+    world = directions @ camera_to_world.rotation.T.astype(np.float32)
+    origins = np.empty_like(world)
+    origins[:] = camera_to_world.translation
+    return origins, world, cast_rays(origins, world, shapes, seed=seed, min_range=NEAREST)
+
+
+def _with_opaque_objects(matter: Matter) -> Matter:
+    chance = np.where(matter.owner == SCENERY, matter.shapes.pass_chance, np.float32(0))
+    return replace(matter, shapes=replace(matter.shapes, pass_chance=chance))
 
 
 def _block_centers(length: int, scale: int) -> np.ndarray:
@@ -208,10 +219,11 @@ def visibility_of(matter: Matter, views: Sequence[View], num_objects: int, *, ra
 
     matter       of all objects in the world frame at the time of the pictures
     num_objects  how many rows the scene has: owners 0 .. num_objects - 1
-    rays         cast at about so many pixels for an object and view; the share is good to about 0.5 / sqrt(rays)
-    Each object is cast alone within its bounds in the picture, at the middles of pixels of a grid; what its own pixels show there is
-    looked up in the picture. Glass and leaves of its own draw new chances, hence the share is clipped to 1.
+    rays         cast at about so many pixels of an object in a view, where it has as many; the share is good to some hundredths
+    Each object is cast alone within its bounds in the picture, at the middles of some pixels; whether the picture shows it there is looked
+    up. Where a block of it was not cast again, a pixel more or less is possible: the share is clipped to 1.
     """
+    matter = _with_opaque_objects(matter)
     seen, alone = np.zeros(num_objects), np.zeros(num_objects)
     for number in range(num_objects):
         rows = np.flatnonzero(matter.owner == number)
@@ -224,15 +236,28 @@ def visibility_of(matter: Matter, views: Sequence[View], num_objects: int, *, ra
                 continue
             x0, y0, x1, y1 = window
             step = max(1, int(np.sqrt((x1 - x0) * (y1 - y0) / rays)))
-            column, row = (v.ravel() for v in np.meshgrid(np.arange(x0, x1, step), np.arange(y0, y1, step)))
-            directions, _ = _rays(view.intrinsics, column + 0.5, row + 0.5)
-            world = directions @ view.camera_to_world.rotation.T.astype(np.float32)
-            origins = np.empty_like(world)
-            origins[:] = view.camera_to_world.translation
-            hits = cast_rays(origins, world, own, seed=seed, min_range=NEAREST)
-            alone[number] += step**2 * np.count_nonzero(hits.primitive >= 0)
+            while True:
+                column, row = _spread(x0, y0, x1, y1, step)
+                hits = _cast(own, view.camera_to_world, _rays(view.intrinsics, column + 0.5, row + 0.5)[0], seed)[2]
+                found = np.count_nonzero(hits.primitive >= 0)
+                # thin things fill little of their window: look closer, within reason
+                if step == 1 or found > rays / 2 or len(column) > 8 * rays:
+                    break
+                step = max(1, step // 2)
+            alone[number] += step**2 * found
             seen[number] += step**2 * np.count_nonzero(view.owner[row, column] == number)
     return np.divide(np.minimum(seen, alone), alone, out=np.zeros(num_objects), where=alone > 0)
+
+
+def _spread(x0: int, y0: int, x1: int, y1: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """One pixel of each step x step cell of a window: columns and rows. Cells have theirs at different places, or what is a step and a
+    half wide would count as one step or two.
+    """
+    i, j = (v.ravel() for v in np.meshgrid(np.arange(-(-(x1 - x0) // step)), np.arange(-(-(y1 - y0) // step))))
+    golden = (np.sqrt(5) - 1) / 2  # its multiples fill 0..1 evenly
+    column, row = x0 + ((i + j * golden % 1) * step).astype(int), y0 + ((j + i * golden % 1) * step).astype(int)
+    is_inside = (column < x1) & (row < y1)
+    return column[is_inside], row[is_inside]
 
 
 def visibility_level(fraction: float) -> str:

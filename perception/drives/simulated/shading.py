@@ -100,7 +100,7 @@ def _own_axes(matter: Matter, primitive: np.ndarray, place: np.ndarray) -> np.nd
 
 
 def _normals(matter: Matter, primitive: np.ndarray, own: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normals (R, 3), in a volume those of an ellipsoid about its middle; and (R,) bool whether it was one."""
+    """`normal` (R, 3), filled in place with those of an ellipsoid where a volume was hit; and (R,) bool whether it was one."""
     s = matter.shapes
     is_leaf = np.isin(s.kind, (Kind.ELLIPSOID_VOLUME, Kind.BOX_VOLUME)).take(primitive)
     if is_leaf.any():
