@@ -1,0 +1,55 @@
+"""Trees, bushes and hedges of a simulated street: leaves as volumes that stop some rays and let others through."""
+
+import numpy as np
+
+from perception.drives.simulated.houses import Side, surface_reading
+from perception.drives.simulated.pile import Pile
+
+BARK = (88, 70, 54)
+
+
+def tree(
+    pile: Pile, x: float, y: float, height: float, rng: np.random.Generator, *, clear: float, scale: float = 1.0
+) -> None:
+    """A trunk, two boughs and a ragged crown of three to five ellipsoids that begins `clear` metres above the ground.
+
+    scale  of the crown's width, 1 gives 3 - 6 m
+    """
+    reading = surface_reading(38, rng, 0.35)
+    pile.begin(x, y)
+    pile.pole(x, y, -0.5, 0.012 * height + rng.uniform(0.04, 0.12), clear + 0.5 + 0.35 * (height - clear), reading=20.0, color=BARK)
+    crown = height - clear
+    extinction = float(np.exp(rng.uniform(np.log(0.35), np.log(1.8))))
+    width = scale * rng.uniform(2.2, 3.6) * np.clip(crown / 5.0, 0.6, 1.3)
+    for i in range(int(rng.integers(3, 6))):
+        high = crown * rng.uniform(0.4, 0.7)
+        low = clear + (0.0 if i == 0 else rng.uniform(0, crown - high))
+        dx, dy = rng.normal(0, 0.3 * width, 2)
+        size = width * rng.uniform(0.7, 1.25), width * rng.uniform(0.7, 1.25), high
+        # leaves thin out upwards and outwards: the parts differ
+        pile.leaves(x + dx, y + dy, low, size, rng.uniform(0, np.pi), reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
+
+
+def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
+    """One to three dense ellipsoids on the ground."""
+    reading, width = surface_reading(36, rng, 0.4), rng.uniform(0.8, 2.4)
+    pile.begin(x, y)
+    for _ in range(int(rng.integers(1, 4))):
+        dx, dy = rng.normal(0, 0.3 * width, 2)
+        size = width * rng.uniform(0.7, 1.2), width * rng.uniform(0.7, 1.2), width * rng.uniform(0.6, 1.2)
+        pile.leaves(x + dx, y + dy, -0.25, size, reading=reading, extinction=rng.uniform(1.5, 6))
+
+
+def hedge(pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator) -> None:
+    """A long box of leaves in pieces that follow the slope, with a ragged top."""
+    height, width, extinction = rng.uniform(0.7, 2.3), rng.uniform(0.6, 1.1), rng.uniform(4, 12)
+    reading = surface_reading(34, rng, 0.35)
+    pieces = max(1, int((end - begin) / 6))
+    edges = np.linspace(begin, end, pieces + 1).tolist()
+    for a, b in zip(edges, edges[1:], strict=False):
+        x, y = side.at((a + b) / 2, across)
+        pile.begin(x, y)
+        size = b - a, width, height * rng.uniform(0.9, 1.1) + 0.3
+        pile.leaves(x, y, -0.3, size, side.yaw, reading=reading, extinction=extinction, is_box=True)
+        x, y = side.at(rng.uniform(a, b), across)
+        pile.leaves(x, y, height * 0.6, (1.8, width * 1.1, height * 0.7), side.yaw, reading=reading, extinction=extinction * 0.5)

@@ -1,0 +1,131 @@
+"""What stands along the simulated street and belongs to no object: houses, walls, hedges, trees, lamps, signs, benches, far blocks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perception.core import UsageError
+from perception.drives.simulated import roads
+from perception.drives.simulated.houses import house, wall_line
+from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.pile import FRONT, FURNITURE, Pile
+from perception.drives.simulated.plants import bush, hedge, tree
+from perception.drives.simulated.streetware import PLACED, lamp, sign, traffic_light
+from perception.drives.simulated.terrain import Terrain
+
+STYLES = {"town": 0.34, "gardens": 0.33, "park": 0.21, "open": 0.12}  # share of the frontages
+
+
+@dataclass(frozen=True)
+class Frontage:
+    """One side of an arm. `along` metres from the middle of the crossing outwards, `across` metres from the centre line; sign as in Side."""
+
+    arm: int
+    sign: int
+
+    def at(self, along: float, across: float) -> tuple[float, float]:
+        """x, y in the street frame."""
+        x, y = roads.turned(np.array([(-along, self.sign * across)]), self.arm)[0].tolist()
+        return x, y
+
+    @property
+    def yaw(self) -> float:
+        """Of a thing that looks along the street (either way)."""
+        return self.arm * np.pi / 2
+
+    @property
+    def outwards(self) -> float:
+        """Direction from the road to the houses."""
+        return self.yaw + self.sign * np.pi / 2
+
+
+def build_scenery(rng: np.random.Generator, terrain: Terrain, density: float = 1.0, *, radius: float = 110.0) -> Matter:
+    """Everything beside the roads of one scene, in the street frame, on the ground of `terrain`.
+
+    density  1 is a usual street; trees, furniture and houses scale with it
+    radius   metres from the middle of the crossing up to which the street is lined; far blocks and trees stand a little beyond
+    Roads, parking strips, walking bands and the ways over the zebra crossings stay free (`pile.blocks_the_way`).
+    600 - 1,000 shapes at the defaults. Raises UsageError for a density or radius that is not above 0.
+    """
+    if not (density > 0 and radius > 0):
+        raise UsageError(f"build_scenery: expected density > 0 and radius > 0, got {density} and {radius}")
+    pile = Pile()
+    styles = rng.choice(list(STYLES), size=(4, 2), p=list(STYLES.values()))
+    for arm in range(4):
+        for i, sign in enumerate((-1, 1)):
+            side = Frontage(arm, sign)
+            # the corner plot belongs to arms 0 and 2; the other frontage begins behind it
+            first = FRONT + 0.4 if arm % 2 == 0 else FRONT + rng.uniform(14, 20)
+            line_kerb(pile, side, density, radius, rng)
+            line_front(pile, side, str(styles[arm, i]), first, density, radius, rng)
+        for sign in (-1, 1):
+            traffic_light(pile, Frontage(arm, sign), rng)
+    fill_background(pile, density, radius, rng)
+    return pile.matter(terrain.height)
+
+
+def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np.random.Generator) -> None:
+    """Lamps, perhaps a row of trees, signs and furniture between the kerb and the walking band."""
+    middle = sum(FURNITURE) / 2
+    spacing, along = rng.uniform(22, 35), rng.uniform(18, 30)
+    while along < radius:
+        lamp(pile, side, along, FURNITURE[0] + 0.3, rng)
+        along += spacing
+    if rng.random() < 0.5:
+        spacing, along, height = rng.uniform(8, 16), rng.uniform(20, 30), rng.uniform(7, 11)
+        while along < radius:
+            if rng.random() < 0.85 * min(density, 1.15):
+                tree(pile, *side.at(along, middle + 0.3), height * rng.uniform(0.85, 1.2), rng, clear=4.4)
+            along += spacing * rng.uniform(0.8, 1.3)
+    for _ in range(rng.poisson(3.5 * density)):
+        sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
+    names = list(PLACED)
+    share = np.array([PLACED[name][1] for name in names])
+    for name in rng.choice(names, size=rng.poisson(7 * density), p=share / share.sum()):
+        PLACED[name][0](pile, side, rng.uniform(18, radius), middle, rng)
+
+
+def line_front(pile: Pile, side: Frontage, style: str, first: float, density: float, radius: float, rng: np.random.Generator) -> None:
+    """Plots from the corner outwards: a house, a garden or a green, each with what stands before it."""
+    along = first
+    setback = {"town": rng.uniform(0.3, 3.0), "gardens": rng.uniform(5, 12), "park": 14.0, "open": 16.0}[style]
+    while along < radius:
+        length = rng.uniform(9, 26) if style == "town" else rng.uniform(12, 26)
+        gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.55, 0.45]) if style == "town" else rng.uniform(4, 14)
+        front = FRONT + setback + rng.uniform(0, 1.2 if style == "town" else 4.0)
+        kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
+        if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
+            house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")
+        if front > FRONT + 2.5 and rng.random() < 0.75:
+            edge = FRONT + rng.uniform(0.3, 1.2)
+            boundary = str(rng.choice(["hedge", "fence", "wall"], p=[0.5, 0.28, 0.22]))
+            part = along + length * rng.uniform(0.6, 1.0)
+            if boundary == "hedge":
+                hedge(pile, side, along, part, edge + 0.4, rng)
+            else:
+                wall_line(pile, side, along, part, edge, rng, is_fence=boundary == "fence")
+        if front > FRONT + 4.0:
+            number = {"town": 0.3, "gardens": 1.6, "park": 4.0, "open": 1.2}[kind]
+            for _ in range(rng.poisson(number * density)):
+                depth = rng.uniform(1.8, max(front - FRONT - 1.0, 2.0)) if kind != "park" else rng.uniform(1.5, 25.0)
+                x, y = side.at(along + rng.uniform(0, length + gap), FRONT + depth)
+                if rng.random() < 0.62:
+                    tree(pile, x, y, rng.uniform(4.5, 12), rng, clear=rng.uniform(0.8, 2.6))
+                else:
+                    bush(pile, x, y, rng)
+        along += length + gap
+
+
+def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Generator) -> None:
+    """Trees in groups and large blocks behind the first row, to be seen through the gaps and above the roofs."""
+    for q in range(4):
+        for _ in range(rng.poisson(5 * density)):
+            x, y = roads.turned(-rng.uniform(42, radius + 15, (1, 2)), q)[0]
+            for _ in range(int(rng.integers(1, 4))):
+                dx, dy = rng.normal(0, 5, 2)
+                tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5)
+        for _ in range(rng.poisson(5 * density)):
+            x, y = roads.turned(-rng.uniform(45, radius + 20, (1, 2)), q)[0]
+            pile.begin(x, y)
+            size = rng.uniform(8, 26), rng.uniform(8, 20), rng.uniform(5, 28) + 3
+            pile.box(x, y, -3.0, size, rng.choice([0.0, rng.uniform(0, np.pi)]), reading=float(np.clip(32 * rng.lognormal(0, 0.5), 8, 90)))
