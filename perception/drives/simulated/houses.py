@@ -48,7 +48,7 @@ def house(pile: Pile, side: Side, begin: float, end: float, front: float, rng: n
     block(begin, end, -FOUNDATION, float(rng.uniform(0.3, 0.9)), 0.02, recess + 0.1, trim)
     for level in np.arange(storey, min(height, 12.0), storey):
         block(begin, end, level - 0.9, level + float(rng.uniform(0.0, 0.7)), 0.0, recess + 0.1, trim)
-    bays = max(1, int(length / rng.uniform(3.5, 7.0)))
+    bays = max(1, int(length / rng.uniform(4.5, 8.0)))
     edges = np.linspace(begin, end, bays + 1)
     pillar, jut = float(rng.uniform(0.2, 0.7)), float(rng.uniform(0.02, 0.15))
     for edge in edges.tolist():
@@ -72,12 +72,14 @@ def house(pile: Pile, side: Side, begin: float, end: float, front: float, rng: n
         pile.box(x, y, height, (length + 0.8, depth + 0.8, rise), side.yaw, reading=surface_reading(22, rng), taper=(0.0, 0.0, slope))
 
 
-def wall_line(pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, is_fence: bool) -> None:
+def wall_line(
+    pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, is_fence: bool, tallest: float = 2.2
+) -> None:
     """A garden wall with pillars, or a fence with posts that most rays pass, in pieces that follow the slope."""
-    height, reading = float(rng.uniform(0.6, 2.2)), surface_reading(30, rng)
+    height, reading = float(rng.uniform(0.6, tallest)), surface_reading(30, rng)
     passing = float(rng.uniform(0.3, 0.75)) if is_fence else 0.0
     thickness = 0.05 if is_fence else float(rng.uniform(0.15, 0.3))
-    pieces = max(1, int((end - begin) / 6))
+    pieces = max(1, round((end - begin) / 8))
     edges = np.linspace(begin, end, pieces + 1).tolist()
     for a, b in zip(edges, edges[1:], strict=False):
         x, y = side.at((a + b) / 2, across)

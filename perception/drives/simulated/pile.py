@@ -84,13 +84,16 @@ class Pile:
     ) -> None:
         self.rows.append((int(kind), x, y, z, *size, yaw, reading, *color, *taper, passing, extinction, len(self.things) - 1))
 
-    def matter(self, height: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Matter:
-        """Everything that stands where it may, on the ground of `height`; in the order of the rows."""
+    def matter(self, height: Callable[[np.ndarray, np.ndarray], np.ndarray], keep_clear: np.ndarray) -> Matter:
+        """Everything that stands where it may, on the ground of `height`; in the order of the rows.
+
+        keep_clear  (K, 3) circles x, y, radius in the street frame, in which nothing may stand lower than `WALK_CLEARANCE`
+        """
         rows = np.array(self.rows, np.float64).reshape(-1, 18)
         kind, at, size, yaw, reading, color, taper, passing, extinction, thing = np.split(rows, _COLUMNS, axis=1)
         thing = thing[:, 0].astype(int)
         x, y, z = at.T
-        refused = np.unique(thing[blocks_the_way(x, y, z, size, yaw[:, 0])])
+        is_bad = blocks_the_way(x, y, z, size, yaw[:, 0]) | (_within(keep_clear, x, y, size, yaw[:, 0]) & (z < WALK_CLEARANCE))
         foot = np.array(self.things, np.float64).reshape(-1, 2)
         center = np.stack([x, y, z + size[:, 2] / 2 + height(*foot.T)[thing]], axis=1)
         shapes = Primitives(
@@ -105,7 +108,7 @@ class Pile:
             field=np.zeros((len(rows), 3), np.int64),
             heights=np.zeros(0, np.float32),
         )
-        return Matter.of(shapes, reading[:, 0], color).taken(~np.isin(thing, refused))
+        return Matter.of(shapes, reading[:, 0], color).taken(~np.isin(thing, thing[is_bad]))
 
 
 # where a row of `Pile.rows` is cut: kind, x y z, size, yaw, reading, color, taper, passing, extinction, thing
@@ -131,3 +134,11 @@ def blocks_the_way(x: np.ndarray, y: np.ndarray, z: np.ndarray, size: np.ndarray
     # only the road along x, arms 0 and 2, has zebra crossings
     at_zebra = is_x_road & (near < FRONT) & (end > roads.ZEBRA - ZEBRA_CLEAR) & (begin < roads.ZEBRA + ZEBRA_CLEAR)
     return (on_road & (z < ROAD_CLEARANCE)) | ((in_band | at_corner | at_zebra) & (z < WALK_CLEARANCE))
+
+
+def _within(circles: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    """(P,) bool: whether the foot of a part reaches into one of the circles (K, 3)."""
+    dx, dy = circles[:, 0] - x[:, None], circles[:, 1] - y[:, None]  # (P, K)
+    cos, sin = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
+    along, across = np.abs(cos * dx + sin * dy) - size[:, :1] / 2, np.abs(cos * dy - sin * dx) - size[:, 1:2] / 2
+    return (np.hypot(np.maximum(along, 0), np.maximum(across, 0)) < circles[:, 2]).any(axis=1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from perception.drives.simulated.houses import Side, surface_reading
-from perception.drives.simulated.pile import Pile
+from perception.drives.simulated.pile import FURNITURE, Pile
 
 BARK = (88, 70, 54)
 
@@ -30,6 +30,20 @@ def tree(
         pile.leaves(x + dx, y + dy, low, size, rng.uniform(0, np.pi), reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
 
 
+def kerb_tree(pile: Pile, side: Side, along: float, height: float, rng: np.random.Generator) -> None:
+    """A slender tree between kerb and sidewalk whose crown was cut back on the side of the road and hangs over the sidewalk."""
+    clear, width = rng.uniform(2.55, 3.2), rng.uniform(2.0, 3.2)
+    reading, extinction = surface_reading(38, rng, 0.35), float(np.exp(rng.uniform(np.log(0.5), np.log(2.2))))
+    x, y = side.at(along, FURNITURE[1] - 0.4)
+    pile.begin(x, y)
+    pile.pole(x, y, -0.5, rng.uniform(0.07, 0.16), clear + 1.2, reading=20.0, color=BARK)
+    for i in range(3):
+        size = width * rng.uniform(0.8, 1.5), width * rng.uniform(0.8, 1.0), (height - clear) * rng.uniform(0.4, 0.75)
+        low = clear + (0.0 if i == 0 else rng.uniform(0.0, height - clear - size[2]))
+        x, y = side.at(along + rng.normal(0, 0.5), FURNITURE[0] + 0.02 + size[1] / 2 + rng.uniform(0, 0.6))
+        pile.leaves(x, y, low, size, side.yaw, reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
+
+
 def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
     """One to three dense ellipsoids on the ground."""
     reading, width = surface_reading(36, rng, 0.4), rng.uniform(0.8, 2.4)
@@ -40,11 +54,13 @@ def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
         pile.leaves(x + dx, y + dy, -0.25, size, reading=reading, extinction=rng.uniform(1.5, 6))
 
 
-def hedge(pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator) -> None:
-    """A long box of leaves in pieces that follow the slope, with a ragged top."""
-    height, width, extinction = rng.uniform(0.7, 2.3), rng.uniform(0.6, 1.1), rng.uniform(4, 12)
+def hedge(
+    pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, largest: tuple[float, float] = (2.3, 1.1)
+) -> None:
+    """A long box of leaves in pieces that follow the slope, with a ragged top; `largest` height and width."""
+    height, width, extinction = rng.uniform(0.6, largest[0]), rng.uniform(0.6, largest[1]), rng.uniform(4, 12)
     reading = surface_reading(34, rng, 0.35)
-    pieces = max(1, int((end - begin) / 6))
+    pieces = max(1, round((end - begin) / 8))
     edges = np.linspace(begin, end, pieces + 1).tolist()
     for a, b in zip(edges, edges[1:], strict=False):
         x, y = side.at((a + b) / 2, across)

@@ -9,11 +9,11 @@ from perception.drives.simulated import roads
 from perception.drives.simulated.houses import house, wall_line
 from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.pile import FRONT, FURNITURE, Pile
-from perception.drives.simulated.plants import bush, hedge, tree
+from perception.drives.simulated.plants import bush, hedge, kerb_tree, tree
 from perception.drives.simulated.streetware import PLACED, lamp, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
-STYLES = {"town": 0.34, "gardens": 0.33, "park": 0.21, "open": 0.12}  # share of the frontages
+STYLES = {"town": 0.5, "gardens": 0.27, "park": 0.17, "open": 0.06}  # share of the frontages
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,14 @@ class Frontage:
         return self.yaw + self.sign * np.pi / 2
 
 
-def build_scenery(rng: np.random.Generator, terrain: Terrain, density: float = 1.0, *, radius: float = 110.0) -> Matter:
+def build_scenery(
+    rng: np.random.Generator, terrain: Terrain, density: float = 1.0, *, radius: float = 110.0, keep_clear: np.ndarray | None = None
+) -> Matter:
     """Everything beside the roads of one scene, in the street frame, on the ground of `terrain`.
 
     density  1 is a usual street; trees, furniture and houses scale with it
     radius   metres from the middle of the crossing up to which the street is lined; far blocks and trees stand a little beyond
+    keep_clear  (K, 3) circles x, y, radius in which nothing is put: where objects stand that are no part of the plan
     Roads, parking strips, walking bands and the ways over the zebra crossings stay free (`pile.blocks_the_way`).
     600 - 1,000 shapes at the defaults. Raises UsageError for a density or radius that is not above 0.
     """
@@ -61,7 +64,7 @@ def build_scenery(rng: np.random.Generator, terrain: Terrain, density: float = 1
         for sign in (-1, 1):
             traffic_light(pile, Frontage(arm, sign), rng)
     fill_background(pile, density, radius, rng)
-    return pile.matter(terrain.height)
+    return pile.matter(terrain.height, np.zeros((0, 3)) if keep_clear is None else keep_clear)
 
 
 def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np.random.Generator) -> None:
@@ -71,12 +74,25 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
     while along < radius:
         lamp(pile, side, along, FURNITURE[0] + 0.3, rng)
         along += spacing
-    if rng.random() < 0.5:
-        spacing, along, height = rng.uniform(8, 16), rng.uniform(20, 30), rng.uniform(7, 11)
+    if rng.random() < 0.6:
+        spacing, along, height = rng.uniform(8, 16), rng.uniform(20, 30), rng.uniform(5.5, 10)
         while along < radius:
             if rng.random() < 0.85 * min(density, 1.15):
-                tree(pile, *side.at(along, middle + 0.3), height * rng.uniform(0.85, 1.2), rng, clear=4.4)
+                kerb_tree(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
             along += spacing * rng.uniform(0.8, 1.3)
+    # what keeps people off the road: planted strips, low walls, railings, with gaps
+    along = rng.uniform(17.6, 22)
+    has_line = rng.random() < 0.75
+    kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.55, 0.2, 0.25]))
+    while has_line and along < radius:
+        length = rng.uniform(6, 30)
+        if rng.random() < 0.75:
+            end, across = min(along + length, radius), rng.uniform(FURNITURE[0] + 0.6, FURNITURE[1] - 0.6)
+            if kind == "hedge":
+                hedge(pile, side, along, end, across, rng, largest=(1.4, 1.0))
+            else:
+                wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3)
+        along += length + rng.uniform(1.5, 5)
     for _ in range(rng.poisson(3.5 * density)):
         sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
     names = list(PLACED)
@@ -119,7 +135,7 @@ def line_front(pile: Pile, side: Frontage, style: str, first: float, density: fl
 def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Generator) -> None:
     """Trees in groups and large blocks behind the first row, to be seen through the gaps and above the roofs."""
     for q in range(4):
-        for _ in range(rng.poisson(5 * density)):
+        for _ in range(rng.poisson(3.5 * density)):
             x, y = roads.turned(-rng.uniform(42, radius + 15, (1, 2)), q)[0]
             for _ in range(int(rng.integers(1, 4))):
                 dx, dy = rng.normal(0, 5, 2)
