@@ -34,7 +34,7 @@ def house(pile: Pile, side: Side, begin: float, end: float, front: float, rng: n
     length, depth = end - begin, float(rng.uniform(7, 14))
     height = float(rng.uniform(3.2, 7.5) if is_low else rng.uniform(6, 22))
     storey = float(rng.uniform(2.8, 3.6))
-    wall, trim = surface_reading(34, rng), surface_reading(38, rng)
+    wall, trim = surface_reading(26, rng), surface_reading(30, rng)
     color = tuple(int(c) for c in rng.integers(110, 215, 3))
     recess = float(rng.uniform(0.05, 0.3))
     pile.begin(*side.at((begin + end) / 2, front))
@@ -48,7 +48,7 @@ def house(pile: Pile, side: Side, begin: float, end: float, front: float, rng: n
     block(begin, end, -FOUNDATION, float(rng.uniform(0.3, 0.9)), 0.02, recess + 0.1, trim)
     for level in np.arange(storey, min(height, 12.0), storey):
         block(begin, end, level - 0.9, level + float(rng.uniform(0.0, 0.7)), 0.0, recess + 0.1, trim)
-    bays = max(1, int(length / rng.uniform(4.5, 8.0)))
+    bays = max(1, int(length / rng.uniform(5.5, 9.5)))
     edges = np.linspace(begin, end, bays + 1)
     pillar, jut = float(rng.uniform(0.2, 0.7)), float(rng.uniform(0.02, 0.15))
     for edge in edges.tolist():
@@ -64,7 +64,7 @@ def house(pile: Pile, side: Side, begin: float, end: float, front: float, rng: n
             x, y = side.at((a + b) / 2, front - 1.1)
             pile.box(x, y, storey + 0.18, (b - a + 0.6, 0.05, 0.95), side.yaw, reading=trim, color=color, passing=0.4)
         elif what < 0.65:  # canopy, sign board
-            block(a - 0.5, b + 0.5, 2.6, 2.6 + float(rng.uniform(0.15, 0.7)), float(rng.uniform(0.2, 1.0)), recess, surface_reading(40, rng))
+            block(a - 0.5, b + 0.5, 2.6, 2.6 + float(rng.uniform(0.15, 0.7)), float(rng.uniform(0.2, 1.0)), recess, surface_reading(28, rng))
     if is_low and rng.random() < 0.8:
         slope = float(rng.uniform(0.7, 1.6))  # metres in per metre of height
         x, y = side.at((begin + end) / 2, front + depth / 2)
@@ -76,8 +76,8 @@ def wall_line(
     pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, is_fence: bool, tallest: float = 2.2
 ) -> None:
     """A garden wall with pillars, or a fence with posts that most rays pass, in pieces that follow the slope."""
-    height, reading = float(rng.uniform(0.6, tallest)), surface_reading(30, rng)
-    passing = float(rng.uniform(0.3, 0.75)) if is_fence else 0.0
+    height, reading = float(rng.uniform(0.6, tallest)), surface_reading(20, rng)
+    passing = float(rng.uniform(0.25, 0.6)) if is_fence else 0.0
     thickness = 0.05 if is_fence else float(rng.uniform(0.15, 0.3))
     pieces = max(1, round((end - begin) / 8))
     edges = np.linspace(begin, end, pieces + 1).tolist()

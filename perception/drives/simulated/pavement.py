@@ -14,7 +14,7 @@ SIDEWALK_END = 18.0
 PAINT_HEIGHT = 0.004
 OVERLAP = 0.1  # fields of different cell sizes run under each other, so that no ray finds a crack
 COLORS = {"asphalt": (70, 70, 74), "sidewalk": (150, 146, 138), "verge": (92, 108, 62), "paint": (225, 225, 220)}
-MEDIAN_READING = {"asphalt": 27.0, "sidewalk": 42.0, "verge": 40.0, "paint": 110.0}  # at normal incidence
+MEDIAN_READING = {"asphalt": 32.0, "sidewalk": 48.0, "verge": 32.0, "paint": 170.0}  # at normal incidence
 
 Height = Callable[[np.ndarray, np.ndarray], np.ndarray]  # metres at places (x, y) of the street frame, in their shape
 

@@ -9,19 +9,20 @@ BARK = (88, 70, 54)
 
 
 def tree(
-    pile: Pile, x: float, y: float, height: float, rng: np.random.Generator, *, clear: float, scale: float = 1.0
+    pile: Pile, x: float, y: float, height: float, rng: np.random.Generator, *, clear: float, scale: float = 1.0, reading: float = 28.0
 ) -> None:
     """A trunk, two boughs and a ragged crown of three to five ellipsoids that begins `clear` metres above the ground.
 
-    scale  of the crown's width, 1 gives 3 - 6 m
+    scale    of the crown's width, 1 gives 3 - 6 m
+    reading  median reflectivity of the leaves
     """
-    reading = surface_reading(38, rng, 0.35)
+    reading = surface_reading(reading, rng, 0.35)
     pile.begin(x, y)
     pile.pole(x, y, -0.5, 0.012 * height + rng.uniform(0.04, 0.12), clear + 0.5 + 0.35 * (height - clear), reading=20.0, color=BARK)
     crown = height - clear
-    extinction = float(np.exp(rng.uniform(np.log(0.35), np.log(1.8))))
+    extinction = float(np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
     width = scale * rng.uniform(2.2, 3.6) * np.clip(crown / 5.0, 0.6, 1.3)
-    for i in range(int(rng.integers(3, 6))):
+    for i in range(int(rng.integers(2, 5))):
         high = crown * rng.uniform(0.4, 0.7)
         low = clear + (0.0 if i == 0 else rng.uniform(0, crown - high))
         dx, dy = rng.normal(0, 0.3 * width, 2)
@@ -33,7 +34,7 @@ def tree(
 def kerb_tree(pile: Pile, side: Side, along: float, height: float, rng: np.random.Generator) -> None:
     """A slender tree between kerb and sidewalk whose crown was cut back on the side of the road and hangs over the sidewalk."""
     clear, width = rng.uniform(2.55, 3.2), rng.uniform(2.0, 3.2)
-    reading, extinction = surface_reading(38, rng, 0.35), float(np.exp(rng.uniform(np.log(0.5), np.log(2.2))))
+    reading, extinction = surface_reading(24, rng, 0.35), float(np.exp(rng.uniform(np.log(0.8), np.log(4.0))))
     x, y = side.at(along, FURNITURE[1] - 0.4)
     pile.begin(x, y)
     pile.pole(x, y, -0.5, rng.uniform(0.07, 0.16), clear + 1.2, reading=20.0, color=BARK)
@@ -46,20 +47,20 @@ def kerb_tree(pile: Pile, side: Side, along: float, height: float, rng: np.rando
 
 def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
     """One to three dense ellipsoids on the ground."""
-    reading, width = surface_reading(36, rng, 0.4), rng.uniform(0.8, 2.4)
+    reading, width = surface_reading(22, rng, 0.4), rng.uniform(0.8, 2.4)
     pile.begin(x, y)
     for _ in range(int(rng.integers(1, 4))):
         dx, dy = rng.normal(0, 0.3 * width, 2)
         size = width * rng.uniform(0.7, 1.2), width * rng.uniform(0.7, 1.2), width * rng.uniform(0.6, 1.2)
-        pile.leaves(x + dx, y + dy, -0.25, size, reading=reading, extinction=rng.uniform(1.5, 6))
+        pile.leaves(x + dx, y + dy, -0.25, size, reading=reading, extinction=rng.uniform(3, 12))
 
 
 def hedge(
     pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, largest: tuple[float, float] = (2.3, 1.1)
 ) -> None:
     """A long box of leaves in pieces that follow the slope, with a ragged top; `largest` height and width."""
-    height, width, extinction = rng.uniform(0.6, largest[0]), rng.uniform(0.6, largest[1]), rng.uniform(4, 12)
-    reading = surface_reading(34, rng, 0.35)
+    height, width, extinction = rng.uniform(0.6, largest[0]), rng.uniform(0.6, largest[1]), rng.uniform(8, 25)
+    reading = surface_reading(22, rng, 0.35)
     pieces = max(1, round((end - begin) / 8))
     edges = np.linspace(begin, end, pieces + 1).tolist()
     for a, b in zip(edges, edges[1:], strict=False):

@@ -13,7 +13,7 @@ from perception.drives.simulated.plants import bush, hedge, kerb_tree, tree
 from perception.drives.simulated.streetware import PLACED, lamp, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
-STYLES = {"town": 0.5, "gardens": 0.27, "park": 0.17, "open": 0.06}  # share of the frontages
+STYLES = {"town": 0.62, "gardens": 0.24, "park": 0.12, "open": 0.02}  # share of the frontages
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
     while along < radius:
         lamp(pile, side, along, FURNITURE[0] + 0.3, rng)
         along += spacing
-    if rng.random() < 0.6:
+    if rng.random() < 0.75:
         spacing, along, height = rng.uniform(8, 16), rng.uniform(20, 30), rng.uniform(5.5, 10)
         while along < radius:
             if rng.random() < 0.85 * min(density, 1.15):
@@ -82,17 +82,17 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
             along += spacing * rng.uniform(0.8, 1.3)
     # what keeps people off the road: planted strips, low walls, railings, with gaps
     along = rng.uniform(17.6, 22)
-    has_line = rng.random() < 0.75
-    kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.55, 0.2, 0.25]))
+    has_line = rng.random() < 0.85
+    kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.4, 0.15, 0.45]))
     while has_line and along < radius:
         length = rng.uniform(6, 30)
-        if rng.random() < 0.75:
+        if rng.random() < 0.85:
             end, across = min(along + length, radius), rng.uniform(FURNITURE[0] + 0.6, FURNITURE[1] - 0.6)
             if kind == "hedge":
-                hedge(pile, side, along, end, across, rng, largest=(1.4, 1.0))
+                hedge(pile, side, along, end, across, rng, largest=(1.3, 1.0))
             else:
                 wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3)
-        along += length + rng.uniform(1.5, 5)
+        along += length + rng.uniform(1.5, 4)
     for _ in range(rng.poisson(3.5 * density)):
         sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
     names = list(PLACED)
@@ -107,14 +107,14 @@ def line_front(pile: Pile, side: Frontage, style: str, first: float, density: fl
     setback = {"town": rng.uniform(0.3, 3.0), "gardens": rng.uniform(5, 12), "park": 14.0, "open": 16.0}[style]
     while along < radius:
         length = rng.uniform(9, 26) if style == "town" else rng.uniform(12, 26)
-        gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.55, 0.45]) if style == "town" else rng.uniform(4, 14)
+        gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.75, 0.25]) if style == "town" else rng.uniform(4, 14)
         front = FRONT + setback + rng.uniform(0, 1.2 if style == "town" else 4.0)
         kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
         if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
             house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")
-        if front > FRONT + 2.5 and rng.random() < 0.75:
+        if front > FRONT + 2.5 and rng.random() < 0.85:
             edge = FRONT + rng.uniform(0.3, 1.2)
-            boundary = str(rng.choice(["hedge", "fence", "wall"], p=[0.5, 0.28, 0.22]))
+            boundary = str(rng.choice(["hedge", "fence", "wall"], p=[0.5, 0.16, 0.34]))
             part = along + length * rng.uniform(0.6, 1.0)
             if boundary == "hedge":
                 hedge(pile, side, along, part, edge + 0.4, rng)
@@ -139,9 +139,9 @@ def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Ge
             x, y = roads.turned(-rng.uniform(42, radius + 15, (1, 2)), q)[0]
             for _ in range(int(rng.integers(1, 4))):
                 dx, dy = rng.normal(0, 5, 2)
-                tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5)
-        for _ in range(rng.poisson(5 * density)):
-            x, y = roads.turned(-rng.uniform(45, radius + 20, (1, 2)), q)[0]
+                tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5, reading=45.0)
+        for _ in range(rng.poisson(14 * density)):
+            x, y = roads.turned(-rng.uniform(40, radius + 20, (1, 2)), q)[0]
             pile.begin(x, y)
-            size = rng.uniform(8, 26), rng.uniform(8, 20), rng.uniform(5, 28) + 3
-            pile.box(x, y, -3.0, size, rng.choice([0.0, rng.uniform(0, np.pi)]), reading=float(np.clip(32 * rng.lognormal(0, 0.5), 8, 90)))
+            size = rng.uniform(8, 26), rng.uniform(8, 20), rng.uniform(6, 30) + 3
+            pile.box(x, y, -3.0, size, rng.choice([0.0, rng.uniform(0, np.pi)]), reading=float(np.clip(50 * rng.lognormal(0, 0.5), 8, 120)))

@@ -49,8 +49,8 @@ class Terrain:
             waves,
             crown=CROWN,
             kerb_height=rng.uniform(0.05, 0.2),
-            bank=np.where(rng.random(4) < 0.5, 0.0, rng.uniform(-0.1, 0.15, 4)),
-            roughness=rng.uniform(0.02, 0.12, 4),
+            bank=np.where(rng.random(4) < 0.4, 0.0, rng.uniform(-0.25, 0.35, 4)),
+            roughness=rng.uniform(0.03, 0.2, 4),
             lattice=np.clip(rng.normal(size=(64, 64)), -2.5, 2.5),
             surfaces=pavement.Surfaces.draw(rng),
         )

@@ -13,6 +13,7 @@ from cuda_ops import cast_rays
 from perception.core import Transform
 from perception.drives.simulated.lidars import LIDARS
 from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.roads import KERB
 from perception.drives.simulated.scenery import build_scenery
 from perception.drives.simulated.terrain import Terrain
 
@@ -29,8 +30,8 @@ class Sweep:
     """R rays, column by column, rings inside (as the file). Arrays (columns, rings).
 
     distance   metres, inf where nothing came back
-    height     metres above the ground
-    is_ground  bool
+    height     metres above the plane of the road around
+    is_ground  bool: within 0.2 m of that plane
     intensity  0..255
     is_own     bool: on the carrying vehicle, not counted
     """
@@ -77,12 +78,17 @@ def sweep_over(terrain: Terrain, matter: Matter, num_ground: int, pose: Transfor
     is_hit &= (reading >= floor) & (rng.random(len(reading)) >= chance)
     distance = np.where(is_hit, distance, np.inf)
     points = origins + directions * near[:, None]
-    height = np.where(is_hit, points[:, 2] - terrain.height(points[:, 0], points[:, 1]), np.nan)
+    is_ground = is_hit & (hits.primitive < num_ground)
+    # as in the real frame: above the plane that fits the road around the vehicle
+    on_road = is_ground & (np.minimum(np.abs(points[:, 0]), np.abs(points[:, 1])) < KERB) & (near < 25)
+    rows = np.column_stack([points[:, :2], np.ones(len(points))])
+    plane = np.linalg.lstsq(rows[on_road], points[on_road, 2], rcond=None)[0]
+    height = np.where(is_hit, points[:, 2] - rows @ plane, np.nan)
+    is_ground = is_hit & (np.abs(height) < 0.2)
     shape = MODEL.columns, MODEL.num_beams
     is_own = np.zeros(shape, bool)
     for ring, count in enumerate(OWN_RETURNS):
         is_own[rng.permutation(MODEL.columns)[:count], ring] = True
-    is_ground = is_hit & (hits.primitive < num_ground)
     columns = (distance, height, is_ground, np.clip(reading, 0, 255))
     return Sweep(*(a.reshape(shape) for a in columns), is_own=is_own, points=points.reshape(*shape, 3))
 
