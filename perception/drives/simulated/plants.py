@@ -45,6 +45,20 @@ def kerb_tree(pile: Pile, side: Side, along: float, height: float, rng: np.rando
         pile.leaves(x, y, low, size, side.yaw, reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
 
 
+def avenue_tree(pile: Pile, side: Side, along: float, height: float, rng: np.random.Generator) -> None:
+    """A wide crown high over the road and the sidewalk, on a stout trunk at the kerb."""
+    clear = rng.uniform(4.35, 5.2)
+    reading, extinction = surface_reading(34, rng, 0.35), float(np.exp(rng.uniform(np.log(0.4), np.log(2.0))))
+    x, y = side.at(along, FURNITURE[1] - 0.6)
+    pile.begin(x, y)
+    pile.pole(x, y, -0.5, rng.uniform(0.15, 0.35), clear + 1.8, reading=20.0, color=BARK)
+    for i in range(4):
+        size = rng.uniform(4, 8), rng.uniform(4, 8), (height - clear) * rng.uniform(0.45, 0.8)
+        low = clear + (0.0 if i == 0 else rng.uniform(0.0, height - clear - size[2]))
+        x, y = side.at(along + rng.normal(0, 1.8), FURNITURE[1] + rng.normal(0, 1.8))
+        pile.leaves(x, y, low, size, side.yaw, reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
+
+
 def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
     """One to three dense ellipsoids on the ground."""
     reading, width = surface_reading(22, rng, 0.4), rng.uniform(0.8, 2.4)
@@ -56,17 +70,21 @@ def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
 
 
 def hedge(
-    pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, largest: tuple[float, float] = (2.3, 1.1)
+    pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, largest: tuple[float, float] = (2.3, 1.1), wobble: float = 0.4
 ) -> None:
-    """A long box of leaves in pieces that follow the slope, with a ragged top; `largest` height and width."""
+    """A long box of leaves in pieces that follow the slope, with a ragged top; `largest` height and width.
+
+    wobble  metres, one standard deviation of the step from piece to piece
+    """
     height, width, extinction = rng.uniform(0.6, largest[0]), rng.uniform(0.6, largest[1]), rng.uniform(8, 25)
     reading = surface_reading(22, rng, 0.35)
-    pieces = max(1, round((end - begin) / 8))
+    pieces = max(1, round((end - begin) / 6))
     edges = np.linspace(begin, end, pieces + 1).tolist()
     for a, b in zip(edges, edges[1:], strict=False):
+        across += wobble * float(rng.normal())
         x, y = side.at((a + b) / 2, across)
         pile.begin(x, y)
-        size = b - a, width, height * rng.uniform(0.9, 1.1) + 0.3
+        size = b - a, width, height * rng.uniform(0.75, 1.15) + 0.3
         pile.leaves(x, y, -0.3, size, side.yaw, reading=reading, extinction=extinction, is_box=True)
         x, y = side.at(rng.uniform(a, b), across)
         pile.leaves(x, y, height * 0.6, (1.8, width * 1.1, height * 0.7), side.yaw, reading=reading, extinction=extinction * 0.5)

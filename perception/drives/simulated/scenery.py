@@ -9,8 +9,8 @@ from perception.drives.simulated import roads
 from perception.drives.simulated.houses import house, wall_line
 from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.pile import FRONT, FURNITURE, Pile
-from perception.drives.simulated.plants import bush, hedge, kerb_tree, tree
-from perception.drives.simulated.streetware import PLACED, lamp, sign, traffic_light
+from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tree, tree
+from perception.drives.simulated.streetware import PLACED, footbridge, lamp, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
 STYLES = {"town": 0.62, "gardens": 0.24, "park": 0.12, "open": 0.02}  # share of the frontages
@@ -63,6 +63,8 @@ def build_scenery(
             line_front(pile, side, str(styles[arm, i]), first, density, radius, rng)
         for sign in (-1, 1):
             traffic_light(pile, Frontage(arm, sign), rng)
+    if rng.random() < 0.4:
+        footbridge(pile, Frontage(int(rng.integers(4)), 1), rng.uniform(35, 90), rng)
     fill_background(pile, density, radius, rng)
     return pile.matter(terrain.height, np.zeros((0, 3)) if keep_clear is None else keep_clear)
 
@@ -74,11 +76,13 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
     while along < radius:
         lamp(pile, side, along, FURNITURE[0] + 0.3, rng)
         along += spacing
-    if rng.random() < 0.75:
-        spacing, along, height = rng.uniform(8, 16), rng.uniform(20, 30), rng.uniform(5.5, 10)
+    row = str(rng.choice(["slender", "avenue", "none"], p=[0.4, 0.4, 0.2]))
+    if row != "none":
+        plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
+        spacing, along, height = rng.uniform(9, 17), rng.uniform(20, 30), rng.uniform(0.65, 1.0) * tallest
         while along < radius:
             if rng.random() < 0.85 * min(density, 1.15):
-                kerb_tree(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
+                plant(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
             along += spacing * rng.uniform(0.8, 1.3)
     # what keeps people off the road: planted strips, low walls, railings, with gaps
     along = rng.uniform(17.6, 22)
@@ -89,9 +93,9 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
         if rng.random() < 0.85:
             end, across = min(along + length, radius), rng.uniform(FURNITURE[0] + 0.6, FURNITURE[1] - 0.6)
             if kind == "hedge":
-                hedge(pile, side, along, end, across, rng, largest=(1.3, 1.0))
+                hedge(pile, side, along, end, across, rng, largest=(1.3, 1.0), wobble=0.08)
             else:
-                wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3)
+                wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3, wobble=0.05)
         along += length + rng.uniform(1.5, 4)
     for _ in range(rng.poisson(3.5 * density)):
         sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
@@ -108,7 +112,7 @@ def line_front(pile: Pile, side: Frontage, style: str, first: float, density: fl
     while along < radius:
         length = rng.uniform(9, 26) if style == "town" else rng.uniform(12, 26)
         gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.75, 0.25]) if style == "town" else rng.uniform(4, 14)
-        front = FRONT + setback + rng.uniform(0, 1.2 if style == "town" else 4.0)
+        front = FRONT + setback + rng.uniform(0, 2.0 if style == "town" else 4.0)
         kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
         if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
             house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")
@@ -121,7 +125,7 @@ def line_front(pile: Pile, side: Frontage, style: str, first: float, density: fl
             else:
                 wall_line(pile, side, along, part, edge, rng, is_fence=boundary == "fence")
         if front > FRONT + 4.0:
-            number = {"town": 0.3, "gardens": 1.6, "park": 4.0, "open": 1.2}[kind]
+            number = {"town": 0.3, "gardens": 1.8, "park": 4.5, "open": 2.0}[kind]
             for _ in range(rng.poisson(number * density)):
                 depth = rng.uniform(1.8, max(front - FRONT - 1.0, 2.0)) if kind != "park" else rng.uniform(1.5, 25.0)
                 x, y = side.at(along + rng.uniform(0, length + gap), FRONT + depth)
@@ -140,7 +144,7 @@ def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Ge
             for _ in range(int(rng.integers(1, 4))):
                 dx, dy = rng.normal(0, 5, 2)
                 tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5, reading=45.0)
-        for _ in range(rng.poisson(14 * density)):
+        for _ in range(rng.poisson(10 * density)):
             x, y = roads.turned(-rng.uniform(40, radius + 20, (1, 2)), q)[0]
             pile.begin(x, y)
             size = rng.uniform(8, 26), rng.uniform(8, 20), rng.uniform(6, 30) + 3

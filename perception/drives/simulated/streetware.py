@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from perception.drives.simulated.houses import Side, surface_reading
-from perception.drives.simulated.pile import FURNITURE, Pile
+from perception.drives.simulated.pile import FRONT, FURNITURE, Pile
 
 METAL = (120, 124, 128)
 
@@ -48,6 +48,18 @@ def sign(pile: Pile, side: Side, along: float, across: float, rng: np.random.Gen
     pile.pole(x, y, -0.3, rng.uniform(0.03, 0.06), height + 0.3, reading=25.0, color=METAL)
     yaw = side.yaw + rng.normal(0, 0.15)
     pile.box(x, y, height - width, (0.03, width, width), yaw, reading=rng.uniform(200, 250), color=(220, 60, 50))
+
+
+def footbridge(pile: Pile, side: Side, along: float, rng: np.random.Generator) -> None:
+    """A deck across the road, 5.4 m up, with closed rails, on piers behind the sidewalks."""
+    width, half, reading = rng.uniform(2.5, 4.0), FRONT + 2.5, surface_reading(36, rng, 0.4)
+    x, y = side.at(along, 0.0)
+    pile.begin(x, y)
+    pile.box(x, y, 5.4, (width, 2 * half, 0.6), side.yaw, reading=reading)
+    for edge in (-width / 2, width / 2):
+        pile.box(*side.at(along + edge, 0.0), 6.0, (0.08, 2 * half, 1.1), side.yaw, reading=reading, passing=0.3)
+    for end in (-1, 1):
+        pile.box(*side.at(along, end * (half - 1.0)), -2.5, (1.0, 1.0, 8.0), side.yaw, reading=reading)
 
 
 def _shelter(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
