@@ -19,12 +19,35 @@ ZEBRA_CLEAR = 4.5  # metres of kerb on both sides of the middle of a zebra cross
 Color = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Frontage:
+    """One side of an arm, as furniture.Side: `along` metres from the middle of the crossing, `across` metres from the centre line."""
+
+    arm: int
+    sign: int
+
+    def at(self, along: float, across: float) -> tuple[float, float]:
+        """x, y in the street frame."""
+        x, y = roads.turned(np.array([(-along, self.sign * across)]), self.arm)[0].tolist()
+        return x, y
+
+    @property
+    def yaw(self) -> float:
+        """Of a thing that looks along the street (either way)."""
+        return self.arm * np.pi / 2
+
+
+def surface_reading(median: float, rng: np.random.Generator, spread: float = 0.5) -> float:
+    """A drawn reflectivity, 0..255, log-normal about its median."""
+    return float(np.clip(median * rng.lognormal(0, spread), 4, 150))
+
+
 @dataclass
 class Pile:
     """Parts while they are being put down; `matter` is the finished value.
 
-    A part's x, y (street frame) is the middle of its foot, its z metres above the ground at the foot of its thing: all parts of one thing
-    share the ground height of one place, so that they stay together on a slope. `begin` starts a thing there; a thing is refused as a whole.
+    A part's x, y (street frame) is the middle of its foot, its z metres above the ground at the foot of its thing: all parts of one
+    thing share the ground height of one place, so that they stay together on a slope. `begin` starts a thing; it is refused as a whole.
     """
 
     rows: list[tuple[float, ...]] = field(default_factory=list)
@@ -141,4 +164,4 @@ def _within(circles: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarray,
     dx, dy = circles[:, 0] - x[:, None], circles[:, 1] - y[:, None]  # (P, K)
     cos, sin = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
     along, across = np.abs(cos * dx + sin * dy) - size[:, :1] / 2, np.abs(cos * dy - sin * dx) - size[:, 1:2] / 2
-    return (np.hypot(np.maximum(along, 0), np.maximum(across, 0)) < circles[:, 2]).any(axis=1)
+    return np.asarray((np.hypot(np.maximum(along, 0), np.maximum(across, 0)) < circles[:, 2]).any(axis=1))

@@ -1,9 +1,10 @@
 """Trees, bushes and hedges of a simulated street: leaves as volumes that stop some rays and let others through."""
 
+from itertools import pairwise
+
 import numpy as np
 
-from perception.drives.simulated.houses import Side, surface_reading
-from perception.drives.simulated.pile import FURNITURE, Pile
+from perception.drives.simulated.pile import FURNITURE, Frontage, Pile, surface_reading
 
 BARK = (88, 70, 54)
 
@@ -18,9 +19,9 @@ def tree(
     """
     reading = surface_reading(reading, rng, 0.35)
     pile.begin(x, y)
-    pile.pole(x, y, -0.5, 0.012 * height + rng.uniform(0.04, 0.12), clear + 0.5 + 0.35 * (height - clear), reading=20.0, color=BARK)
+    pile.pole(x, y, -0.5, 0.012 * height + rng.uniform(0.05, 0.15), clear + 0.5 + 0.35 * (height - clear), reading=20.0, color=BARK)
     crown = height - clear
-    extinction = float(np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
+    extinction = float(np.exp(rng.uniform(np.log(0.5), np.log(3.0))))
     width = scale * rng.uniform(2.2, 3.6) * np.clip(crown / 5.0, 0.6, 1.3)
     for i in range(int(rng.integers(2, 5))):
         high = crown * rng.uniform(0.4, 0.7)
@@ -31,10 +32,10 @@ def tree(
         pile.leaves(x + dx, y + dy, low, size, rng.uniform(0, np.pi), reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
 
 
-def kerb_tree(pile: Pile, side: Side, along: float, height: float, rng: np.random.Generator) -> None:
+def kerb_tree(pile: Pile, side: Frontage, along: float, height: float, rng: np.random.Generator) -> None:
     """A slender tree between kerb and sidewalk whose crown was cut back on the side of the road and hangs over the sidewalk."""
     clear, width = rng.uniform(2.55, 3.2), rng.uniform(2.0, 3.2)
-    reading, extinction = surface_reading(24, rng, 0.35), float(np.exp(rng.uniform(np.log(0.8), np.log(4.0))))
+    reading, extinction = surface_reading(24, rng, 0.35), float(np.exp(rng.uniform(np.log(1.2), np.log(6.0))))
     x, y = side.at(along, FURNITURE[1] - 0.4)
     pile.begin(x, y)
     pile.pole(x, y, -0.5, rng.uniform(0.07, 0.16), clear + 1.2, reading=20.0, color=BARK)
@@ -45,14 +46,14 @@ def kerb_tree(pile: Pile, side: Side, along: float, height: float, rng: np.rando
         pile.leaves(x, y, low, size, side.yaw, reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
 
 
-def avenue_tree(pile: Pile, side: Side, along: float, height: float, rng: np.random.Generator) -> None:
+def avenue_tree(pile: Pile, side: Frontage, along: float, height: float, rng: np.random.Generator) -> None:
     """A wide crown high over the road and the sidewalk, on a stout trunk at the kerb."""
     clear = rng.uniform(4.35, 5.2)
     reading, extinction = surface_reading(34, rng, 0.35), float(np.exp(rng.uniform(np.log(0.4), np.log(2.0))))
     x, y = side.at(along, FURNITURE[1] - 0.6)
     pile.begin(x, y)
     pile.pole(x, y, -0.5, rng.uniform(0.15, 0.35), clear + 1.8, reading=20.0, color=BARK)
-    for i in range(4):
+    for i in range(3):
         size = rng.uniform(4, 8), rng.uniform(4, 8), (height - clear) * rng.uniform(0.45, 0.8)
         low = clear + (0.0 if i == 0 else rng.uniform(0.0, height - clear - size[2]))
         x, y = side.at(along + rng.normal(0, 1.8), FURNITURE[1] + rng.normal(0, 1.8))
@@ -70,7 +71,15 @@ def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
 
 
 def hedge(
-    pile: Pile, side: Side, begin: float, end: float, across: float, rng: np.random.Generator, *, largest: tuple[float, float] = (2.3, 1.1), wobble: float = 0.4
+    pile: Pile,
+    side: Frontage,
+    begin: float,
+    end: float,
+    across: float,
+    rng: np.random.Generator,
+    *,
+    largest: tuple[float, float] = (2.3, 1.1),
+    wobble: float = 0.4,
 ) -> None:
     """A long box of leaves in pieces that follow the slope, with a ragged top; `largest` height and width.
 
@@ -78,9 +87,9 @@ def hedge(
     """
     height, width, extinction = rng.uniform(0.6, largest[0]), rng.uniform(0.6, largest[1]), rng.uniform(8, 25)
     reading = surface_reading(22, rng, 0.35)
-    pieces = max(1, round((end - begin) / 6))
+    pieces = max(1, round((end - begin) / 8))
     edges = np.linspace(begin, end, pieces + 1).tolist()
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         across += wobble * float(rng.normal())
         x, y = side.at((a + b) / 2, across)
         pile.begin(x, y)

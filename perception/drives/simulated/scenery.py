@@ -1,42 +1,17 @@
 """What stands along the simulated street and belongs to no object: houses, walls, hedges, trees, lamps, signs, benches, far blocks."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from perception.core import UsageError
 from perception.drives.simulated import roads
 from perception.drives.simulated.houses import house, wall_line
 from perception.drives.simulated.matter import Matter
-from perception.drives.simulated.pile import FRONT, FURNITURE, Pile
+from perception.drives.simulated.pile import FRONT, FURNITURE, Frontage, Pile
 from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tree, tree
 from perception.drives.simulated.streetware import PLACED, footbridge, lamp, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
 STYLES = {"town": 0.62, "gardens": 0.24, "park": 0.12, "open": 0.02}  # share of the frontages
-
-
-@dataclass(frozen=True)
-class Frontage:
-    """One side of an arm. `along` metres from the middle of the crossing outwards, `across` metres from the centre line; sign as in Side."""
-
-    arm: int
-    sign: int
-
-    def at(self, along: float, across: float) -> tuple[float, float]:
-        """x, y in the street frame."""
-        x, y = roads.turned(np.array([(-along, self.sign * across)]), self.arm)[0].tolist()
-        return x, y
-
-    @property
-    def yaw(self) -> float:
-        """Of a thing that looks along the street (either way)."""
-        return self.arm * np.pi / 2
-
-    @property
-    def outwards(self) -> float:
-        """Direction from the road to the houses."""
-        return self.yaw + self.sign * np.pi / 2
 
 
 def build_scenery(
@@ -55,14 +30,12 @@ def build_scenery(
     pile = Pile()
     styles = rng.choice(list(STYLES), size=(4, 2), p=list(STYLES.values()))
     for arm in range(4):
-        for i, sign in enumerate((-1, 1)):
-            side = Frontage(arm, sign)
+        for i, side in enumerate((Frontage(arm, -1), Frontage(arm, 1))):
             # the corner plot belongs to arms 0 and 2; the other frontage begins behind it
             first = FRONT + 0.4 if arm % 2 == 0 else FRONT + rng.uniform(14, 20)
+            traffic_light(pile, side, rng)
             line_kerb(pile, side, density, radius, rng)
             line_front(pile, side, str(styles[arm, i]), first, density, radius, rng)
-        for sign in (-1, 1):
-            traffic_light(pile, Frontage(arm, sign), rng)
     if rng.random() < 0.4:
         footbridge(pile, Frontage(int(rng.integers(4)), 1), rng.uniform(35, 90), rng)
     fill_background(pile, density, radius, rng)
@@ -79,7 +52,7 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
     row = str(rng.choice(["slender", "avenue", "none"], p=[0.4, 0.4, 0.2]))
     if row != "none":
         plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
-        spacing, along, height = rng.uniform(9, 17), rng.uniform(20, 30), rng.uniform(0.65, 1.0) * tallest
+        spacing, along, height = rng.uniform(10, 18), rng.uniform(20, 30), rng.uniform(0.65, 1.0) * tallest
         while along < radius:
             if rng.random() < 0.85 * min(density, 1.15):
                 plant(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
@@ -87,7 +60,7 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
     # what keeps people off the road: planted strips, low walls, railings, with gaps
     along = rng.uniform(17.6, 22)
     has_line = rng.random() < 0.85
-    kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.4, 0.15, 0.45]))
+    kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.38, 0.1, 0.52]))
     while has_line and along < radius:
         length = rng.uniform(6, 30)
         if rng.random() < 0.85:
@@ -97,11 +70,11 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
             else:
                 wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3, wobble=0.05)
         along += length + rng.uniform(1.5, 4)
-    for _ in range(rng.poisson(3.5 * density)):
+    for _ in range(rng.poisson(3 * density)):
         sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
     names = list(PLACED)
     share = np.array([PLACED[name][1] for name in names])
-    for name in rng.choice(names, size=rng.poisson(7 * density), p=share / share.sum()):
+    for name in rng.choice(names, size=rng.poisson(5 * density), p=share / share.sum()):
         PLACED[name][0](pile, side, rng.uniform(18, radius), middle, rng)
 
 
@@ -110,7 +83,7 @@ def line_front(pile: Pile, side: Frontage, style: str, first: float, density: fl
     along = first
     setback = {"town": rng.uniform(0.3, 3.0), "gardens": rng.uniform(5, 12), "park": 14.0, "open": 16.0}[style]
     while along < radius:
-        length = rng.uniform(9, 26) if style == "town" else rng.uniform(12, 26)
+        length = rng.uniform(12, 30) if style == "town" else rng.uniform(12, 26)
         gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.75, 0.25]) if style == "town" else rng.uniform(4, 14)
         front = FRONT + setback + rng.uniform(0, 2.0 if style == "town" else 4.0)
         kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
@@ -139,8 +112,8 @@ def line_front(pile: Pile, side: Frontage, style: str, first: float, density: fl
 def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Generator) -> None:
     """Trees in groups and large blocks behind the first row, to be seen through the gaps and above the roofs."""
     for q in range(4):
-        for _ in range(rng.poisson(3.5 * density)):
-            x, y = roads.turned(-rng.uniform(42, radius + 15, (1, 2)), q)[0]
+        for _ in range(rng.poisson(2.2 * density)):
+            x, y = roads.turned(-rng.uniform(40, radius + 15, (1, 2)), q)[0]
             for _ in range(int(rng.integers(1, 4))):
                 dx, dy = rng.normal(0, 5, 2)
                 tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5, reading=45.0)

@@ -4,13 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from perception.drives.simulated.houses import Side, surface_reading
-from perception.drives.simulated.pile import FRONT, FURNITURE, Pile
+from perception.drives.simulated.pile import FRONT, FURNITURE, Frontage, Pile, surface_reading
 
 METAL = (120, 124, 128)
 
 
-def lamp(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def lamp(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     """A pole of 6 - 9 m, an arm over the road and a head at its end."""
     height, reach, reading = rng.uniform(6, 9), rng.uniform(1.0, 2.5), surface_reading(28, rng, 0.4)
     x, y = side.at(along, across)
@@ -22,7 +21,7 @@ def lamp(pile: Pile, side: Side, along: float, across: float, rng: np.random.Gen
     pile.box(x, y, height - 0.2, (0.25, 0.7, 0.15), side.yaw, reading=reading)
 
 
-def traffic_light(pile: Pile, side: Side, rng: np.random.Generator) -> None:
+def traffic_light(pile: Pile, side: Frontage, rng: np.random.Generator) -> None:
     """A mast at the corner with heads over the road and beside it, and a small plate of high reflectivity."""
     along, across = 12.6 + rng.uniform(-0.2, 0.4), 12.6 + rng.uniform(-0.2, 0.4)
     reading = surface_reading(22, rng, 0.4)
@@ -40,7 +39,7 @@ def traffic_light(pile: Pile, side: Side, rng: np.random.Generator) -> None:
     pile.box(x, y, 5.2, (0.04, 1.1, 0.6), side.yaw, reading=rng.uniform(150, 250), color=(40, 90, 170))
 
 
-def sign(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def sign(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     """A thin post with a plate that looks along the road; seen from the front it blinds the lidar."""
     height, width = rng.uniform(2.2, 3.4), rng.uniform(0.4, 0.9)
     x, y = side.at(along, across + width / 2)
@@ -50,7 +49,7 @@ def sign(pile: Pile, side: Side, along: float, across: float, rng: np.random.Gen
     pile.box(x, y, height - width, (0.03, width, width), yaw, reading=rng.uniform(200, 250), color=(220, 60, 50))
 
 
-def footbridge(pile: Pile, side: Side, along: float, rng: np.random.Generator) -> None:
+def footbridge(pile: Pile, side: Frontage, along: float, rng: np.random.Generator) -> None:
     """A deck across the road, 5.4 m up, with closed rails, on piers behind the sidewalks."""
     width, half, reading = rng.uniform(2.5, 4.0), FRONT + 2.5, surface_reading(36, rng, 0.4)
     x, y = side.at(along, 0.0)
@@ -62,7 +61,7 @@ def footbridge(pile: Pile, side: Side, along: float, rng: np.random.Generator) -
         pile.box(*side.at(along, end * (half - 1.0)), -2.5, (1.0, 1.0, 8.0), side.yaw, reading=reading)
 
 
-def _shelter(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def _shelter(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     """A bus shelter: back of glass, roof, posts, bench."""
     length, back = rng.uniform(3, 5), FURNITURE[1] - 0.1
     x, y = side.at(along, across)
@@ -74,7 +73,7 @@ def _shelter(pile: Pile, side: Side, along: float, across: float, rng: np.random
     pile.box(*side.at(along, back - 0.3), 0.4, (length * 0.7, 0.4, 0.08), side.yaw, reading=25.0)
 
 
-def _advertising(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def _advertising(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     x, y = side.at(along, across)
     pile.begin(x, y)
     if rng.random() < 0.5:
@@ -83,7 +82,7 @@ def _advertising(pile: Pile, side: Side, along: float, across: float, rng: np.ra
         pile.box(x, y, -0.2, (0.2, 1.3, 2.5), side.yaw, reading=45.0, color=(180, 170, 150))
 
 
-def _kiosk(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def _kiosk(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     x, y = side.at(along, across)
     pile.begin(x, y)
     length = rng.uniform(1.6, 2.8)
@@ -91,13 +90,13 @@ def _kiosk(pile: Pile, side: Side, along: float, across: float, rng: np.random.G
     pile.box(x, y, 2.6, (length + 0.5, 1.6, 0.15), side.yaw, reading=30.0)
 
 
-def _bin(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def _bin(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     x, y = side.at(along, across + rng.uniform(-0.4, 0.4))
     pile.begin(x, y)
     pile.pole(x, y, -0.2, rng.uniform(0.2, 0.32), rng.uniform(1.0, 1.3), reading=surface_reading(20, rng), color=(60, 80, 60))
 
 
-def _bench(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def _bench(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     x, y = side.at(along, across)
     pile.begin(x, y)
     length = rng.uniform(1.4, 2.0)
@@ -107,7 +106,7 @@ def _bench(pile: Pile, side: Side, along: float, across: float, rng: np.random.G
         pile.box(*side.at(along + end, across), -0.1, (0.08, 0.4, 0.5), side.yaw, reading=20.0)
 
 
-def _planter(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def _planter(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     x, y = side.at(along, across)
     pile.begin(x, y)
     length = rng.uniform(0.7, 2.2)
@@ -115,7 +114,7 @@ def _planter(pile: Pile, side: Side, along: float, across: float, rng: np.random
     pile.leaves(x, y, 0.45, (length, 0.7, rng.uniform(0.4, 1.0)), side.yaw, reading=36.0, extinction=5.0)
 
 
-def _bollards(pile: Pile, side: Side, along: float, _: float, rng: np.random.Generator) -> None:
+def _bollards(pile: Pile, side: Frontage, along: float, _: float, rng: np.random.Generator) -> None:
     """A row of short posts near the kerb."""
     for i in range(int(rng.integers(3, 7))):
         x, y = side.at(along + 1.5 * i, FURNITURE[0] + 0.15)
@@ -123,14 +122,14 @@ def _bollards(pile: Pile, side: Side, along: float, _: float, rng: np.random.Gen
         pile.pole(x, y, -0.2, 0.06, 1.1, reading=24.0)
 
 
-def _cabinet(pile: Pile, side: Side, along: float, across: float, rng: np.random.Generator) -> None:
+def _cabinet(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     x, y = side.at(along, across + 0.3)
     pile.begin(x, y)
     size = rng.uniform(0.6, 1.5), rng.uniform(0.35, 0.5), rng.uniform(1.1, 1.6)
     pile.box(x, y, -0.2, size, side.yaw, reading=surface_reading(40, rng), color=(160, 165, 160))
 
 
-def _rail(pile: Pile, side: Side, along: float, _: float, rng: np.random.Generator) -> None:
+def _rail(pile: Pile, side: Frontage, along: float, _: float, rng: np.random.Generator) -> None:
     """A guard rail along the kerb that half of the rays pass."""
     length = rng.uniform(4, 10)
     x, y = side.at(along, FURNITURE[0] + 0.12)
@@ -138,7 +137,7 @@ def _rail(pile: Pile, side: Side, along: float, _: float, rng: np.random.Generat
     pile.box(x, y, 0.1, (length, 0.05, 0.95), side.yaw, reading=25.0, passing=rng.uniform(0.4, 0.7))
 
 
-Maker = Callable[[Pile, Side, float, float, np.random.Generator], None]
+Maker = Callable[[Pile, Frontage, float, float, np.random.Generator], None]
 # name -> (maker, share)
 PLACED: dict[str, tuple[Maker, float]] = {
     "shelter": (_shelter, 0.5),
@@ -147,7 +146,7 @@ PLACED: dict[str, tuple[Maker, float]] = {
     "bin": (_bin, 1.6),
     "bench": (_bench, 1.2),
     "planter": (_planter, 1.4),
-    "bollards": (_bollards, 0.6),
+    "bollards": (_bollards, 0.3),
     "cabinet": (_cabinet, 1.2),
     "rail": (_rail, 0.7),
 }

@@ -61,16 +61,21 @@ class Terrain:
         zero = np.zeros(4)
         return Terrain(np.zeros((0, 4)), 0.0, roads.KERB_HEIGHT, zero, zero, np.zeros((2, 2)), pavement.Surfaces.usual())
 
-    def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def height(self, x: float | np.ndarray, y: float | np.ndarray) -> np.ndarray:
         """Metres at places (x, y) of the street frame, in their shape. Continuous; a kerb rises over `RAMP` metres."""
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         off_axis = np.minimum(np.abs(x), np.abs(y))  # from the centre line of the nearer road
-        hills = sum(
-            (a * (np.sin(kx * x + ky * y + phase) - np.sin(phase)) for a, kx, ky, phase in self.waves.tolist()), np.zeros(np.shape(off_axis))
-        )
+        hills = np.zeros(off_axis.shape)
+        for amplitude, kx, ky, phase in self.waves.tolist():
+            hills += amplitude * (np.sin(kx * x + ky * y + phase) - np.sin(phase))
         # rounded over the last metre, so that the centre line is no edge
         crown = -self.crown * (np.sqrt(np.minimum(off_axis, roads.KERB) ** 2 + 1.0) - 1.0)
-        return hills + crown + roads.ground_height(x, y, kerb_height=self.kerb_height, ramp=RAMP) + self._verge(x, y, off_axis - pavement.SIDEWALK_END)
+        return (
+            hills
+            + crown
+            + roads.ground_height(x, y, kerb_height=self.kerb_height, ramp=RAMP)
+            + self._verge(x, y, off_axis - pavement.SIDEWALK_END)
+        )
 
     def _verge(self, x: np.ndarray, y: np.ndarray, beyond: np.ndarray) -> np.ndarray:
         """What is added `beyond` the sidewalk: a bank, then bumps that grow over its first two metres."""
@@ -90,7 +95,7 @@ class Terrain:
         return (1 - v) * ((1 - u) * corner[0][0] + u * corner[0][1]) + v * ((1 - u) * corner[1][0] + u * corner[1][1])
 
     def attitude(
-        self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, wheelbase: float = 2.7, track: float = 1.6
+        self, x: float | np.ndarray, y: float | np.ndarray, yaw: float | np.ndarray, wheelbase: float = 2.7, track: float = 1.6
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pitch and roll, radians, of a vehicle whose four wheels stand around (x, y), the middle between them, in the shape of x.
 
@@ -110,7 +115,9 @@ class Terrain:
         turned = Transform.from_yaw(yaw).rotation @ leaning
         return Transform(turned, np.array([x, y, float(z - ahead * wheelbase / 2)]))
 
-    def _fit(self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, wheelbase: float, track: float) -> tuple[np.ndarray, ...]:
+    def _fit(
+        self, x: float | np.ndarray, y: float | np.ndarray, yaw: float | np.ndarray, wheelbase: float, track: float
+    ) -> tuple[np.ndarray, ...]:
         """Metres of rise per metre ahead and to the left, and the height in the middle of the four wheels."""
         cos, sin = np.cos(yaw), np.sin(yaw)
         contact = {}

@@ -135,7 +135,9 @@ def shares(sweep: Sweep) -> dict[str, np.ndarray]:
 
 
 def _percentiles(values: np.ndarray, r: np.ndarray, bands: list[tuple[int, int]]) -> np.ndarray:
-    return np.array([np.percentile(values[m], [5, 50, 95]) if (m := (r >= a) & (r < b)).sum() > 20 else [np.nan] * 3 for a, b in bands]).ravel()
+    """5, 50, 95 % in each band of ranges; NaN where there are too few."""
+    inside = [values[(r >= a) & (r < b)] for a, b in bands]
+    return np.concatenate([np.percentile(v, [5, 50, 95]) if len(v) > 20 else np.full(3, np.nan) for v in inside])
 
 
 def simulated_shares(seeds: range, places: int) -> dict[str, np.ndarray]:
