@@ -150,7 +150,7 @@ def walk_over_zebra(zebra: int, offset: float, direction: int, shift: float, pat
     return Route(path, crossing=2 * edge + patience, zebra=(zebra, -1))
 
 
-def ground_height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Height of the ground in the street frame: 0 on the roads, the kerb's height on the sidewalks, a ramp of half a metre between."""
+def ground_height(x: np.ndarray, y: np.ndarray, *, kerb_height: float = KERB_HEIGHT, ramp: float = 0.5) -> np.ndarray:
+    """Height of the ground of a flat street: 0 on the roads, the kerb's height on the sidewalks, `ramp` metres of slope between."""
     from_road = np.minimum(np.abs(x), np.abs(y)) - KERB
-    return KERB_HEIGHT * np.clip(from_road / 0.5, 0.0, 1.0)
+    return kerb_height * np.clip(from_road / ramp, 0.0, 1.0)

@@ -1,0 +1,124 @@
+"""What stands along the simulated street and belongs to no object: houses, walls, hedges, trees, lamps, signs, benches, far blocks."""
+
+import numpy as np
+
+from perception.core import UsageError
+from perception.drives.simulated import roads
+from perception.drives.simulated.houses import house, wall_line
+from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.pile import FRONT, FURNITURE, Frontage, Pile
+from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tree, tree
+from perception.drives.simulated.streetware import PLACED, footbridge, lamp, sign, traffic_light
+from perception.drives.simulated.terrain import Terrain
+
+STYLES = {"town": 0.62, "gardens": 0.24, "park": 0.12, "open": 0.02}  # share of the frontages
+
+
+def build_scenery(
+    rng: np.random.Generator, terrain: Terrain, density: float = 1.0, *, radius: float = 110.0, keep_clear: np.ndarray | None = None
+) -> Matter:
+    """Everything beside the roads of one scene, in the street frame, on the ground of `terrain`.
+
+    density  1 is a usual street; trees, furniture and houses scale with it
+    radius   metres from the middle of the crossing up to which the street is lined; far blocks and trees stand a little beyond
+    keep_clear  (K, 3) circles x, y, radius in which nothing is put: where objects stand that are no part of the plan
+    Roads, parking strips, walking bands and the ways over the zebra crossings stay free (`pile.blocks_the_way`).
+    600 - 1,000 shapes at the defaults. Raises UsageError for a density or radius that is not above 0.
+    """
+    if not (density > 0 and radius > 0):
+        raise UsageError(f"build_scenery: expected density > 0 and radius > 0, got {density} and {radius}")
+    pile = Pile()
+    styles = rng.choice(list(STYLES), size=(4, 2), p=list(STYLES.values()))
+    for arm in range(4):
+        for i, side in enumerate((Frontage(arm, -1), Frontage(arm, 1))):
+            # the corner plot belongs to arms 0 and 2; the other frontage begins behind it
+            first = FRONT + 0.4 if arm % 2 == 0 else FRONT + rng.uniform(14, 20)
+            traffic_light(pile, side, rng)
+            line_kerb(pile, side, density, radius, rng)
+            line_front(pile, side, str(styles[arm, i]), first, density, radius, rng)
+    if rng.random() < 0.4:
+        footbridge(pile, Frontage(int(rng.integers(4)), 1), rng.uniform(35, 90), rng)
+    fill_background(pile, density, radius, rng)
+    return pile.matter(terrain.height, np.zeros((0, 3)) if keep_clear is None else keep_clear)
+
+
+def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np.random.Generator) -> None:
+    """Lamps, perhaps a row of trees, signs and furniture between the kerb and the walking band."""
+    middle = sum(FURNITURE) / 2
+    spacing, along = rng.uniform(22, 35), rng.uniform(18, 30)
+    while along < radius:
+        lamp(pile, side, along, FURNITURE[0] + 0.3, rng)
+        along += spacing
+    row = str(rng.choice(["slender", "avenue", "none"], p=[0.4, 0.4, 0.2]))
+    if row != "none":
+        plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
+        spacing, along, height = rng.uniform(10, 18), rng.uniform(20, 30), rng.uniform(0.65, 1.0) * tallest
+        while along < radius:
+            if rng.random() < 0.85 * min(density, 1.15):
+                plant(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
+            along += spacing * rng.uniform(0.8, 1.3)
+    # what keeps people off the road: planted strips, low walls, railings, with gaps
+    along = rng.uniform(17.6, 22)
+    has_line = rng.random() < 0.85
+    kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.38, 0.1, 0.52]))
+    while has_line and along < radius:
+        length = rng.uniform(6, 30)
+        if rng.random() < 0.85:
+            end, across = min(along + length, radius), rng.uniform(FURNITURE[0] + 0.6, FURNITURE[1] - 0.6)
+            if kind == "hedge":
+                hedge(pile, side, along, end, across, rng, largest=(1.3, 1.0), wobble=0.08)
+            else:
+                wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3, wobble=0.05)
+        along += length + rng.uniform(1.5, 4)
+    for _ in range(rng.poisson(3 * density)):
+        sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
+    names = list(PLACED)
+    share = np.array([PLACED[name][1] for name in names])
+    for name in rng.choice(names, size=rng.poisson(5 * density), p=share / share.sum()):
+        PLACED[name][0](pile, side, rng.uniform(18, radius), middle, rng)
+
+
+def line_front(pile: Pile, side: Frontage, style: str, first: float, density: float, radius: float, rng: np.random.Generator) -> None:
+    """Plots from the corner outwards: a house, a garden or a green, each with what stands before it."""
+    along = first
+    setback = {"town": rng.uniform(0.3, 3.0), "gardens": rng.uniform(5, 12), "park": 14.0, "open": 16.0}[style]
+    while along < radius:
+        length = rng.uniform(12, 30) if style == "town" else rng.uniform(12, 26)
+        gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.75, 0.25]) if style == "town" else rng.uniform(4, 14)
+        front = FRONT + setback + rng.uniform(0, 2.0 if style == "town" else 4.0)
+        kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
+        if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
+            house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")
+        if front > FRONT + 2.5 and rng.random() < 0.85:
+            edge = FRONT + rng.uniform(0.3, 1.2)
+            boundary = str(rng.choice(["hedge", "fence", "wall"], p=[0.5, 0.16, 0.34]))
+            part = along + length * rng.uniform(0.6, 1.0)
+            if boundary == "hedge":
+                hedge(pile, side, along, part, edge + 0.4, rng)
+            else:
+                wall_line(pile, side, along, part, edge, rng, is_fence=boundary == "fence")
+        if front > FRONT + 4.0:
+            number = {"town": 0.3, "gardens": 1.8, "park": 4.5, "open": 2.0}[kind]
+            for _ in range(rng.poisson(number * density)):
+                depth = rng.uniform(1.8, max(front - FRONT - 1.0, 2.0)) if kind != "park" else rng.uniform(1.5, 25.0)
+                x, y = side.at(along + rng.uniform(0, length + gap), FRONT + depth)
+                if rng.random() < 0.62:
+                    tree(pile, x, y, rng.uniform(4.5, 12), rng, clear=rng.uniform(0.8, 2.6))
+                else:
+                    bush(pile, x, y, rng)
+        along += length + gap
+
+
+def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Generator) -> None:
+    """Trees in groups and large blocks behind the first row, to be seen through the gaps and above the roofs."""
+    for q in range(4):
+        for _ in range(rng.poisson(2.2 * density)):
+            x, y = roads.turned(-rng.uniform(40, radius + 15, (1, 2)), q)[0]
+            for _ in range(int(rng.integers(1, 4))):
+                dx, dy = rng.normal(0, 5, 2)
+                tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5, reading=45.0)
+        for _ in range(rng.poisson(10 * density)):
+            x, y = roads.turned(-rng.uniform(40, radius + 20, (1, 2)), q)[0]
+            pile.begin(x, y)
+            size = rng.uniform(8, 26), rng.uniform(8, 20), rng.uniform(6, 30) + 3
+            pile.box(x, y, -3.0, size, rng.choice([0.0, rng.uniform(0, np.pi)]), reading=float(np.clip(50 * rng.lognormal(0, 0.5), 8, 120)))

@@ -1,0 +1,158 @@
+"""The ground against the plan of `roads`, slopes known in advance, and rays cast straight down."""
+
+import numpy as np
+import pytest
+
+from cuda_ops import cast_rays
+from perception.drives.simulated import pavement, roads
+from perception.drives.simulated.terrain import MAX_SLOPE, RAMP, Terrain
+
+SEEDS = range(4)
+
+
+def slope(gradient_x: float, gradient_y: float) -> Terrain:
+    """A plane around the crossing, without crown and kerbs: waves so long that only their middle is used."""
+    k, level = 1e-5, Terrain.level()
+    waves = np.array([[gradient_x / k, k, 0.0, 0.0], [gradient_y / k, 0.0, k, 0.0]])
+    rest = (level.bank, level.roughness, level.lattice, level.surfaces)
+    return Terrain(waves, 0.0, 0.0, *rest)
+
+
+def test_the_level_terrain_is_the_flat_street():
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-150, 150, (2, 2000))
+    off = np.minimum(np.abs(x), np.abs(y)) - roads.KERB
+    away = (off < 0) | (off > 0.5)  # the flat street's kerb is a longer ramp
+    np.testing.assert_allclose(Terrain.level().height(x, y)[away], roads.ground_height(x, y)[away])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kerbs_rise_where_the_plan_has_them(seed):
+    terrain = Terrain.draw(np.random.default_rng(seed))
+    assert 0.05 <= terrain.kerb_height <= 0.2
+    along = np.linspace(14, 150, 200)
+    for arm in range(4):
+        for sign in (-1, 1):
+            heights = [
+                terrain.height(*roads.turned(np.stack([-along, np.full(200, sign * across)], axis=1), arm).T)
+                for across in (roads.KERB - RAMP, roads.KERB, roads.KERB + RAMP, roads.KERB + 2 * RAMP)
+            ]
+            steps = np.diff(heights, axis=0)
+            # crown and hills change by at most 5 % of 0.15 m
+            assert np.abs(steps[0]).max() < 0.008
+            assert np.abs(steps[1] - terrain.kerb_height).max() < 0.008
+            assert np.abs(steps[2]).max() < 0.008
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_ground_is_continuous_and_roads_are_smooth(seed):
+    rng = np.random.default_rng(seed)
+    terrain = Terrain.draw(rng)
+    x, y = rng.uniform(-150, 150, (2, 20_000))
+    y[:10_000] = rng.uniform(-roads.KERB, roads.KERB, 10_000)  # half of them on the main road
+    angle, step = rng.uniform(-np.pi, np.pi, 20_000), 1e-3
+    there = x + step * np.cos(angle), y + step * np.sin(angle)
+    steepness = np.abs(terrain.height(*there) - terrain.height(x, y)) / step
+    kerb = terrain.kerb_height / RAMP
+    assert steepness.max() < kerb + 0.8  # hills, bank and bumps together
+    # x is the offset from the other road: both ends of the step must be off the kerbs
+    is_road = np.minimum(np.abs(x), np.abs(y)) < roads.KERB - 0.01
+    assert steepness[is_road].max() < MAX_SLOPE + terrain.crown + 1e-6
+
+
+def test_roads_fall_towards_the_kerb():
+    level = Terrain.level()
+    crowned = Terrain(level.waves, 0.02, 0.1, level.bank, level.roughness, level.lattice, level.surfaces)
+    assert crowned.height(-50.0, 0.0) == 0.0
+    assert crowned.height(-50.0, 11.0) == pytest.approx(-0.02 * (np.sqrt(122.0) - 1))
+    assert crowned.height(-50.0, 15.0) == pytest.approx(0.1 - 0.02 * (np.sqrt(11.5**2 + 1) - 1))  # the sidewalk keeps the kerb's level
+
+
+@pytest.mark.parametrize(
+    ("yaw", "pitch", "roll"),
+    [
+        pytest.param(0.0, -np.arctan(0.03), 0.0, id="uphill, nose up"),
+        pytest.param(np.pi, np.arctan(0.03), 0.0, id="downhill, nose down"),
+        pytest.param(np.pi / 2, 0.0, -np.arctan(0.03), id="uphill to the right, left side down"),
+        pytest.param(-np.pi / 2, 0.0, np.arctan(0.03), id="uphill to the left, left side up"),
+    ],
+)
+def test_attitude_on_a_slope_that_rises_with_x(yaw, pitch, roll):
+    got = slope(0.03, 0.0).attitude(3.0, -2.0, yaw)
+    np.testing.assert_allclose(got, [pitch, roll], atol=1e-9)
+
+
+def test_a_vehicle_on_a_plane_stands_upright_on_it():
+    rng = np.random.default_rng(5)
+    terrain = slope(0.02, -0.025)
+    normal = np.array([-0.02, 0.025, 1.0]) / np.linalg.norm([-0.02, 0.025, 1.0])
+    for yaw in rng.uniform(-np.pi, np.pi, 10):
+        pose = terrain.pose(4.0, 1.0, yaw)
+        np.testing.assert_allclose(pose.rotation[:, 2], normal, atol=1e-9)
+        assert pose.yaw == pytest.approx(yaw, abs=1e-12)
+        np.testing.assert_allclose(pose.translation, [4.0, 1.0, 0.02 * 4 - 0.025], atol=1e-6)
+
+
+def test_one_wheel_on_the_kerb_tilts_by_a_quarter():
+    level = Terrain.level()  # right wheels stand at y = -12.3 and the left ones at -10.7; the rear of the vehicle is off the road's end
+    pitch, roll = level.attitude(-40.0, -11.5, 0.0, wheelbase=2.7, track=1.6)
+    # both right wheels stand 0.12 m higher: 0.12 m over 1.6 m, left side down
+    np.testing.assert_allclose([pitch, roll], [0.0, -np.arctan(0.12 / 1.6)], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rays_straight_down_meet_the_height_everywhere(seed):
+    rng = np.random.default_rng(seed)
+    terrain = Terrain.draw(rng)
+    matter = terrain.matter()
+    edges = np.array([-18.0, -17.9, -11.5, -11.4, 0.0, 11.4, 11.5, 17.9, 18.0])
+    x, y = rng.uniform(-190, 190, (2, 30_000))
+    x[:9_000], y[9_000:18_000] = rng.choice(edges, 9_000), rng.choice(edges, 9_000)  # where fields meet
+    off = np.minimum(np.abs(x), np.abs(y))
+    origins = np.stack([x, y, np.full(30_000, 50.0)], axis=1).astype(np.float32)
+    hits = cast_rays(origins, np.tile(np.float32([0, 0, -1]), (30_000, 1)), matter.shapes)
+    error = np.abs(50.0 - hits.distance - terrain.height(origins[:, 0].astype(float), origins[:, 1].astype(float)))
+    # paint is 4 mm; bumps of a 2.5 m lattice in cells of 1 m
+    assert error[off < 17.9].max() < 0.012
+    assert error.max() < 0.15
+    assert np.median(error[off > 20]) < 0.02
+    assert len(matter.shapes.heights) < 400_000
+
+
+def test_surfaces_are_where_the_plan_has_them():
+    terrain = Terrain.draw(np.random.default_rng(3))
+    matter, s = terrain.matter(), terrain.surfaces
+    spots = {
+        (-60.0, 0.0 + 1.05 * 2): s.paint,  # a stripe of the zebra crossing of arm 0
+        (-60.0, 0.55): s.asphalt[0],  # between two stripes
+        (60.0, -1.05): s.paint,
+        (0.55, 60.0): s.asphalt[3],  # no zebra crossing on the other road
+        (-18.2, -3.0): s.paint,  # stop line, on the right of who drives in
+        (-18.2, 3.0): s.asphalt[0],
+        (0.0, 0.0): s.asphalt[4],
+        (-40.0, -14.0): s.sidewalk[0],
+        (14.0, -40.0): s.sidewalk[1],
+        (40.0, 14.0): s.sidewalk[2],
+        (-14.0, 14.0): s.sidewalk[3],
+        (-40.0, -30.0): s.verge[0],
+        (-40.0, 30.0): s.verge[3],
+    }
+    origins = np.array([(*xy, 20.0) for xy in spots], np.float32)
+    hits = cast_rays(origins, np.tile(np.float32([0, 0, -1]), (len(spots), 1)), matter.shapes)
+    np.testing.assert_allclose(matter.reflectivity[hits.primitive], list(spots.values()), rtol=1e-6)
+
+
+def test_a_terrain_depends_on_its_generator_only():
+    one, same, other = (Terrain.draw(np.random.default_rng(seed)).matter() for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.shapes.heights, same.shapes.heights)
+    np.testing.assert_array_equal(one.reflectivity, same.reflectivity)
+    assert np.abs(one.shapes.heights - other.shapes.heights).max() > 0.1
+
+
+def test_the_sidewalk_ends_where_the_verge_begins():
+    rough = Terrain.draw(np.random.default_rng(2))
+    smooth = Terrain(rough.waves, rough.crown, rough.kerb_height, np.zeros(4), np.zeros(4), rough.lattice, rough.surfaces)
+    x = np.linspace(-150, -20, 500)
+    for across, is_same in ((pavement.SIDEWALK_END - 0.01, True), (24.0, False)):
+        difference = np.abs(rough.height(x, np.full(500, -across)) - smooth.height(x, np.full(500, -across)))
+        assert (difference.max() == 0) == is_same
