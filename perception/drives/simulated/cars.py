@@ -37,9 +37,9 @@ _STYLES = {
 
 
 def car(size: np.ndarray, rng: np.random.Generator) -> Matter:
-    """A car of a style that fits its size: 12 to 14 parts."""
+    """A car of a style that fits its size: 13 or 14 parts."""
     style_name = pick(rng, _likely_styles(*(float(s) for s in size)))
-    return build_car(style_name, size, rng, coat(rng, 11.0, 0.95, (1.0, 60.0)))
+    return build_car(style_name, size, rng, coat(rng, 10.0, 1.15, (0.5, 60.0)))
 
 
 def _likely_styles(length: float, width: float, height: float) -> dict[str, float]:
@@ -58,22 +58,26 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
     draw, style, parts = rng.uniform, _STYLES[style_name], Parts(size)
     length, width, height = parts.length, parts.width, parts.height
     # boxes hold the mirrors too, and annotators leave some air
-    half, top = width / 2 * draw(0.88, 0.95), height - draw(0.01, 0.07)
-    nose, tail, low = length / 2 - draw(0.03, 0.1), -length / 2 + draw(0.03, 0.1), height * draw(0.12, 0.18)
+    half, top = width / 2 * draw(0.86, 0.94), height - draw(0.02, 0.09)
+    nose, tail, low = length / 2 - draw(0.05, 0.16), -length / 2 + draw(0.05, 0.14), height * draw(0.13, 0.19)
     belt = top * draw(*style.belt)
     bonnet = belt * draw(*style.bonnet)
     front, rear = length * draw(*style.front), length * draw(*style.rear)
     lean_front, lean_rear, lean_side = (draw(*span) for span in style.lean)
-    glass, passes, tyres, inside = glazing(rng), draw(0.6, 0.74), rubber(rng), Surface(draw(3.0, 15.0), (70, 66, 62))
+    glass, passes, tyres, inside = glazing(rng, (1.0, 6.0)), draw(0.64, 0.76), rubber(rng), Surface(draw(3.0, 15.0), (70, 66, 62))
     rise = top - belt
     # a roof is at least 0.5 m long, however flat the windows would lie
     flat = min(1.0, (front - rear - 0.5) / ((lean_front + lean_rear) * rise))
     lean_front, lean_rear = lean_front * flat, lean_rear * flat
     roof, roof_half = (rear + lean_rear * rise, front - lean_front * rise), half * 0.96 - lean_side * rise
     back = rear - 0.02 if style_name == "pickup" else tail
-    parts.box((tail, nose), half, (low, bonnet), paint, taper=(draw(0.05, 0.25), draw(0.02, 0.15), draw(0.02, 0.12)))
+    # seen from above the corners are round: the bumpers are narrower than the doors
+    round_nose, round_tail, narrow = draw(0.12, 0.3), draw(0.06, 0.16), draw(0.8, 0.9)
+    leans = (draw(0.05, 0.25), draw(0.02, 0.15), draw(0.02, 0.12))
+    parts.box((tail, nose), half * narrow, (low, bonnet), paint, taper=leans)
+    parts.box((tail + round_tail, nose - round_nose), half, (low, bonnet), paint, taper=leans)
     slope = max(nose - 0.06 - front, 0.02) / (belt - bonnet)
-    parts.box((back, nose - 0.06), half * 0.98, (bonnet, belt), paint, taper=(slope, draw(0.1, 0.4), 0.1))
+    parts.box((back + 0.03, nose - 0.06), half * 0.96, (bonnet, belt), paint, taper=(slope, draw(0.1, 0.4), 0.1))
     parts.box((rear, front), half * 0.96, (belt, top - 0.05), glass, taper=(lean_front, lean_rear, lean_side), passes=passes)
     parts.box(roof, roof_half, (top - 0.06, top), paint, taper=(1.0, 0.8, 0.8))
     axle = length * draw(0.28, 0.33)
@@ -81,18 +85,17 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
     for side in (-1, 1):
         y = sorted((side * (half - 0.02), side * (width / 2 - 0.01)))
         parts.box((front - 0.22, front - 0.1), (y[0], y[1]), (belt + 0.0, belt + 0.13), paint)
-    plate_z, is_panel = draw(0.3, 0.5) * belt + low, draw() < 0.45
+    plate_z, is_panel = draw(0.3, 0.5) * belt + low, draw() < (0.4 if height < 2.1 else 0.9)
     if style_name == "pickup":
         wall = (half * 0.9, half * 0.99)
         parts.mirrored((tail + 0.02, back), wall, (bonnet, belt), paint)
         parts.box((tail, tail + 0.08), half * 0.9, (bonnet, belt), paint)
     else:
         seat = front - lean_front * rise * 0.7 - 0.45
-        parts.box((seat - 0.25, seat), half * 0.72, (belt - 0.02, belt + rise * 0.62), inside, passes=0.45)
+        back_seat = max(rear + lean_rear * rise * 0.5, seat - 1.2)
+        parts.box((min(back_seat, seat - 0.3), seat), half * 0.7, (belt - 0.02, belt + rise * draw(0.3, 0.45)), inside, passes=0.6)
         if style_name == "van" and is_panel:
-            parts.box((rear, seat - 0.35), half * 0.95, (belt, top - 0.06), paint, taper=(0.0, lean_rear, lean_side))
-        elif rear < seat - 1.2:
-            parts.box((max(rear + lean_rear * rise * 0.5, seat - 1.2), seat - 0.9), half * 0.72, (belt, belt + rise * 0.5), inside, passes=0.45)
+            parts.box((rear - 0.01, seat - 0.35), half * 0.975, (belt, top - 0.03), paint, taper=(0.0, lean_rear, lean_side))
         parts.box((nose - 0.02, nose + 0.01), 0.25, (plate_z, plate_z + 0.11), PLATE)
     parts.box((tail - 0.01, tail + 0.02), 0.25, (plate_z + 0.1, plate_z + 0.21), PLATE)
     return parts.matter()

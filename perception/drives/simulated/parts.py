@@ -10,6 +10,7 @@ from perception.drives.simulated.matter import SCENERY, Matter
 Span = tuple[float, float]
 Color = tuple[int, int, int]
 THINNEST = 0.005  # metres; no part is thinner than that
+BORDER = 1e-4  # metres that parts keep from the faces of the box, for float32
 
 
 class Surface(NamedTuple):
@@ -31,7 +32,8 @@ REFLECTOR = Surface(225.0, (200, 40, 30))
 class Parts:
     """Collects the parts of one object: x forward, y left, z up from the middle of the box's bottom; metres.
 
-    Each part is given by the spans (from, to) that its bottom fills along x, y and z; a number for y means (-y, y).
+    Each part is given by the spans (from, to) that its bottom fills along x, y and z; a number for y means (-y, y). Parts that would reach
+    out of the object's box are moved inside, shrunk where they must be.
     """
 
     def __init__(self, size: np.ndarray) -> None:
@@ -52,8 +54,30 @@ class Parts:
     ) -> None:
         """taper: metres a metre of height by which the front, the rear and the sides lean in; passes: the part's pass_chance."""
         right, left = y if isinstance(y, tuple) else (-y, y)
-        self._rows.append((kind, x[0], right, z[0], x[1], left, z[1], *taper, passes, surface.reflectivity))
+        middle_x, length, front, rear = self._fitted(x, taper[0], taper[1], z, (-self.length / 2, self.length / 2))
+        middle_y, width, side, side = self._fitted((right, left), taper[2], taper[2], z, (-self.width / 2, self.width / 2))
+        bottom, top = max(z[0], BORDER), min(z[1], self.height - BORDER)
+        if top - bottom < THINNEST:
+            bottom = min(max(bottom, BORDER), self.height - BORDER - THINNEST)
+            top = bottom + THINNEST
+        row = (kind, middle_x, middle_y, (bottom + top) / 2, length, width, top - bottom, front, rear, side, passes, surface.reflectivity)
+        self._rows.append(row)
         self._colors.append(surface.color)
+
+    @staticmethod
+    def _fitted(span: Span, taper_high: float, taper_low: float, z: Span, border: Span) -> tuple[float, float, float, float]:
+        """(middle, extent, both tapers) along one axis of a part, moved inside the border, and shrunk where it must be.
+
+        Where a part leans out, its top is what has to fit.
+        """
+        height = max(z[1] - z[0], THINNEST)
+        over_low, over_high = max(-taper_low * height, 0.0), max(-taper_high * height, 0.0)
+        extent, room = max(span[1] - span[0], THINNEST), border[1] - border[0] - 2 * BORDER
+        share = min(room / (extent + over_low + over_high), 1.0)
+        extent, over_low, over_high = extent * share, over_low * share, over_high * share
+        middle = (span[0] + span[1]) / 2
+        middle = max(min(middle, border[1] - BORDER - extent / 2 - over_high), border[0] + BORDER + extent / 2 + over_low)
+        return middle, extent, taper_high * share, taper_low * share
 
     def leaning(self, x: Span, y: Span | float, z: Span, surface: Surface, *, lean: float, passes: float = 0.0) -> None:
         """A bar whose top stands `lean` metres further ahead than its bottom: thighs, booms, forks."""
@@ -90,39 +114,24 @@ class Parts:
         self.box(x, (-y[1], -y[0]), z, surface, passes=options.get("passes", 0.0))
 
     def matter(self) -> Matter:
-        """The parts so far, owned by nobody. Parts that reach out of the object's box are moved inside, shrunk where they must be."""
-        rows = np.array(self._rows, np.float64).reshape(-1, 12)
-        low, high, taper = rows[:, 1:4], rows[:, 4:7], rows[:, 7:10]
-        # the box that holds a part: where it leans out, its top counts
-        out = np.maximum(-taper * (high[:, 2:] - low[:, 2:]), 0.0)
-        over_low, over_high = np.zeros_like(low), np.zeros_like(high)
-        over_high[:, 0], over_low[:, 0] = out[:, 0], out[:, 1]
-        over_high[:, 1] = over_low[:, 1] = out[:, 2]
-        border = np.array([[-self.length / 2, -self.width / 2, 0.0], [self.length / 2, self.width / 2, self.height]])
-        outer_low, outer_high = low - over_low, high + over_high
-        room = border[1] - border[0] - 2e-4
-        share = np.minimum(room / np.maximum(outer_high - outer_low, THINNEST), 1.0)
-        middle = (outer_low + outer_high) / 2
-        half = (outer_high - outer_low) / 2 * share
-        shift = np.clip(middle, border[0] + 1e-4 + half, border[1] - 1e-4 - half) - middle
-        size = np.maximum((high - low) * share, THINNEST)
-        center = ((low + high) / 2 - middle) * share + middle + shift
-        taper = taper * np.stack([share[:, 0], share[:, 0], share[:, 1]], axis=1) / share[:, 2:]
+        """The parts so far, owned by nobody."""
+        rows = np.array(self._rows, np.float32).reshape(-1, 12)
         count = len(rows)
+        nothing = np.zeros((count, 3), np.float32)
         shapes = Primitives(
-            rows[:, 0].astype(np.int32),
-            center.astype(np.float32),
-            size.astype(np.float32),
-            np.zeros(count, np.float32),
-            taper.astype(np.float32),
-            np.zeros((count, 3), np.float32),
-            rows[:, 10].astype(np.float32),
-            np.zeros(count, np.float32),
-            np.zeros((count, 3), np.int64),
-            np.zeros(0, np.float32),
+            kind=rows[:, 0].astype(np.int32),
+            center=rows[:, 1:4],
+            size=rows[:, 4:7],
+            yaw=nothing[:, 0],
+            taper=rows[:, 7:10],
+            normal=nothing,
+            pass_chance=rows[:, 10],
+            extinction=nothing[:, 1],
+            field=np.zeros((count, 3), np.int64),
+            heights=np.zeros(0, np.float32),
         )
         color = np.array(self._colors, np.uint8).reshape(-1, 3)
-        return Matter(shapes, rows[:, 11].astype(np.float32), color, np.full(count, SCENERY, np.int32))
+        return Matter(shapes, rows[:, 11].copy(), color, np.full(count, SCENERY, np.int32))
 
 
 def pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
