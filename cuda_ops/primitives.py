@@ -226,8 +226,10 @@ def _expect_shapes(kind: np.ndarray, heights: np.ndarray, **columns: np.ndarray)
         raise ValueError(f"Primitives.heights: expected finite heights, got {heights[~np.isfinite(heights)][0]}")
 
 
-def _are_solids(kind: np.ndarray, *, center: Any, size: Any, yaw: Any, taper: Any, normal: Any, pass_chance: Any, extinction: Any, **_: Any) -> bool:
-    """Whether all rows are good solids or volumes: the usual table, checked as a whole because row by row costs several times as much."""
+def _are_solids(
+    kind: np.ndarray, *, center: Any, size: Any, yaw: Any, taper: Any, normal: Any, pass_chance: Any, extinction: Any, **_: Any
+) -> bool:
+    """Whether all rows are good solids or volumes: the usual table, checked as a whole, for row by row costs several times as much."""
     numbers = np.concatenate([center.ravel(), size.ravel(), taper.ravel(), normal.ravel(), yaw, extinction])
     return bool(
         kind.min() >= Kind.BOX

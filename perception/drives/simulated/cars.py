@@ -37,7 +37,7 @@ _STYLES = {
 
 
 def car(size: np.ndarray, rng: np.random.Generator) -> Matter:
-    """A car of a style that fits its size: 13 or 14 parts."""
+    """A car of a style that fits its size, 14 parts."""
     style_name = pick(rng, _likely_styles(*(float(s) for s in size)))
     return build_car(style_name, size, rng, coat(rng, 10.0, 1.15, (0.5, 60.0)))
 
@@ -74,7 +74,10 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
     # seen from above the corners are round: the bumpers are narrower than the doors
     round_nose, round_tail, narrow = draw(0.12, 0.3), draw(0.06, 0.16), draw(0.8, 0.9)
     leans = (draw(0.05, 0.25), draw(0.02, 0.15), draw(0.02, 0.12))
-    parts.box((tail, nose), half * narrow, (low, bonnet), paint, taper=leans)
+    if style_name == "pickup":  # whose corners are square
+        round_nose = round_tail = 0.0
+    else:
+        parts.box((tail, nose), half * narrow, (low, bonnet), paint, taper=leans)
     parts.box((tail + round_tail, nose - round_nose), half, (low, bonnet), paint, taper=leans)
     slope = max(nose - 0.06 - front, 0.02) / (belt - bonnet)
     parts.box((back + 0.03, nose - 0.06), half * 0.96, (bonnet, belt), paint, taper=(slope, draw(0.1, 0.4), 0.1))
@@ -94,8 +97,9 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
         seat = front - lean_front * rise * 0.7 - 0.45
         back_seat = max(rear + lean_rear * rise * 0.5, seat - 1.2)
         parts.box((min(back_seat, seat - 0.3), seat), half * 0.7, (belt - 0.02, belt + rise * draw(0.3, 0.45)), inside, passes=0.6)
-        if style_name == "van" and is_panel:
+        if style_name == "van" and is_panel:  # no windows behind the seats
             parts.box((rear - 0.01, seat - 0.35), half * 0.975, (belt, top - 0.03), paint, taper=(0.0, lean_rear, lean_side))
-        parts.box((nose - 0.02, nose + 0.01), 0.25, (plate_z, plate_z + 0.11), PLATE)
+        else:
+            parts.box((nose - 0.02, nose + 0.01), 0.25, (plate_z, plate_z + 0.11), PLATE)
     parts.box((tail - 0.01, tail + 0.02), 0.25, (plate_z + 0.1, plate_z + 0.21), PLATE)
     return parts.matter()

@@ -28,7 +28,9 @@ def _add_cab(parts: Parts, rng: np.random.Generator, paint: Surface, x: Span, y:
     parts.box(x, y, (z[0], roof), glazing(rng), taper=(0.12, 0.02, 0.05), passes=draw(0.6, 0.75))
     parts.box((x[0], x[1] - 0.05), (y[0] + slim, y[1] - slim), (roof, z[1]), paint, taper=(0.3, 0.3, 0.3))
     middle, back = (y[0] + y[1]) / 2, x[0] + 0.15
-    parts.ellipsoid((back, back + 0.4), (middle - 0.25, middle + 0.25), (z[0], z[0] + 0.8 * (roof - z[0])), Surface(draw(5.0, 40.0), (90, 80, 60)))
+    parts.ellipsoid(
+        (back, back + 0.4), (middle - 0.25, middle + 0.25), (z[0], z[0] + 0.8 * (roof - z[0])), Surface(draw(5.0, 40.0), (90, 80, 60))
+    )
 
 
 def _excavator(parts: Parts, rng: np.random.Generator, paint: Surface, steel: Surface) -> None:

@@ -56,8 +56,9 @@ def motorcycle(size: np.ndarray, rng: np.random.Generator, *, has_rider: bool) -
         parts.box((rear * 0.45, hub * 0.5), thick * 0.9, (0.18, saddle - 0.1), engine, taper=(0.1, 0.0, 0.0), passes=0.15)
         parts.box((-0.02, hub * 0.62), thick, (saddle - 0.15, saddle + 0.13), paint, taper=(0.6, 0.6, 0.2))
         parts.box((rear - 0.15, 0.05), thick * 0.75, (saddle - 0.14, saddle), paint)
-    if style == "tourer":
-        parts.leaning((hub - 0.15, hub + 0.1), thick * 1.3, (radius * 1.6, min(bar + 0.25, parts.height)), paint, lean=-0.3, passes=screen * 0.5)
+    if style == "tourer":  # a fairing with its screen
+        top = min(bar + 0.25, parts.height)
+        parts.leaning((hub - 0.15, hub + 0.1), thick * 1.3, (radius * 1.6, top), paint, lean=-0.3, passes=screen * 0.5)
     if has_case:
         parts.box((rear - 0.12, rear + 0.24), 0.2, (saddle - 0.08, min(saddle + 0.3, parts.height)), engine)
     parts.box((rear - 0.14, rear - 0.1), 0.1, (saddle - 0.25, saddle - 0.06), PLATE)

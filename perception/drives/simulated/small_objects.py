@@ -15,7 +15,7 @@ def traffic_cone(size: np.ndarray, rng: np.random.Generator) -> Matter:
     rubber, foot = Surface(draw(12.0, 40.0), _ORANGE), Surface(draw(4.0, 20.0), (45, 45, 48))
     kind, wide, tip, sleeves = pick(rng, {"cone": 0.9, "drum": 0.1}), draw(0.5, 0.66), draw(0.025, 0.04), draw()
     sleeve, thick = Surface(draw(90.0, 230.0), (235, 235, 235)), draw(0.03, 0.06)
-    parts.box((-half * 0.96, half * 0.96), half * 0.96, (0.0, thick), foot)
+    parts.box((-parts.length * 0.48, parts.length * 0.48), parts.width * 0.48, (0.0, thick), foot)
     if kind == "drum":
         radius = half * 0.55
         parts.cylinder((-radius, radius), radius, (thick, top), rubber)

@@ -82,8 +82,8 @@ def _add_load(parts: Parts, rng: np.random.Generator, cargo: str, x: Span, half:
         parts.box((x[1] - 0.08, x[1]), half * 0.93, (deck, deck + min(tall * 0.6, draw(0.5, 1.3))), wall, passes=draw(0.0, 0.6))
         if is_high or draw() < 0.65:  # what it carries
             cover, begin, end = coat(rng, 17.0, 0.8, (2.0, 80.0)), draw(0.0, 0.4), draw(0.6, 1.0)
-            span = x[1] - 0.1 - x[0]
-            parts.box((x[0] + begin * span, x[0] + end * span), half * draw(0.5, 0.95), (deck, deck + (z[1] - deck) * draw(0.9 if is_high else 0.2, 1.0)), cover)
+            span, high = x[1] - 0.1 - x[0], deck + (z[1] - deck) * draw(0.9 if is_high else 0.2, 1.0)
+            parts.box((x[0] + begin * span, x[0] + end * span), half * draw(0.5, 0.95), (deck, high), cover)
         elif draw() < 0.6:  # drop sides
             parts.mirrored((x[0], x[1]), (half * 0.93, half * 0.97), (deck, deck + min(0.45, tall)), wall)
 
