@@ -43,7 +43,8 @@ class NumpySpace:
         array = np.asarray(value)
         if array.size == 0 and array.dtype == np.float64 and not isinstance(value, np.ndarray):
             array = array.astype(dtypes[0])  # [] has no dtype of its own
-        _expect_dtype(name, str(array.dtype), dtypes)
+        if array.dtype != dtypes[0]:  # the name of a dtype takes longer than all else here
+            _expect_dtype(name, str(array.dtype), dtypes)
         _expect_shape(name, array.shape, shape)
         if dtypes[0] == "int32" and array.dtype == np.int64:
             array = array.clip(-(2**31), 2**31 - 1)
