@@ -1,6 +1,6 @@
 """One turn of a simulated lidar: rays from a moving sensor, and what becomes of them on the way back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ _MIXED = 0.15  # share of the jumps between neighbours at which a return lies in
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class Turn:
     """The points of one turn in the order in which the recording stores them, in the sensor frame.
 
     points     (N, 4) float32  x, y, z in metres, intensity as stored
@@ -37,16 +37,16 @@ class Sweep:
 def scan(
     model: LidarModel,
     sensor_at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    matter_at: Callable[[float], Matter],
+    matter_at: Callable[[float], Sequence[Matter]],
     time_stamp: float,
     rng: np.random.Generator,
     *,
-    num_pieces: int = 12,
-) -> Sweep:
+    num_pieces: int = 6,
+) -> Turn:
     """One turn, of which `time_stamp` (seconds) names the moment that the model says.
 
     sensor_at   times (K,) -> rotation (K, 3, 3) and translation (K, 3) of the sensor in the world; its axes as in the model's recordings
-    matter_at   time -> everything there is, in the world; asked for once for each of `num_pieces` pieces of the turn
+    matter_at   time -> everything there is, in the world, in one table or more; asked for once in each of `num_pieces` pieces of the turn
     World coordinates are float32 inside: keep them within some hundred metres of 0.
     """
     first = time_stamp - model.time_stamp * model.turn_seconds
@@ -59,27 +59,19 @@ def scan(
     reading, cosine = np.zeros(ray.shape[:2], np.float32), np.ones(ray.shape[:2], np.float32)
     owner = np.full(ray.shape[:2], SCENERY, np.int32)
     for columns in np.array_split(np.arange(model.columns), num_pieces):
-        piece = slice(columns[0], columns[-1] + 1)
-        matter = matter_at(float(column_time[piece].mean()))
-        nearest, farthest = model.range_limits
-        hits = cast_rays(
-            np.ascontiguousarray(origin[piece].reshape(-1, 3), np.float32),
-            np.ascontiguousarray(ray[piece].reshape(-1, 3), np.float32),
-            matter.shapes,
-            seed=int(rng.integers(2**62)),
-            min_range=nearest,
-            max_range=farthest,
-        )
-        is_hit = hits.primitive >= 0
-        shape = hits.primitive[is_hit]
-        flat = (np.zeros(len(is_hit), np.float32), np.ones(len(is_hit), np.float32), np.full(len(is_hit), SCENERY, np.int32))
-        normal = hits.normal[is_hit]
-        across = np.abs(np.einsum("ni,ni->n", normal, ray[piece].reshape(-1, 3)[is_hit]))
-        flat[1][is_hit] = np.where((normal == 0).all(axis=1), VOLUME_COSINE, across)
-        flat[0][is_hit], flat[2][is_hit] = matter.reflectivity[shape], matter.owner[shape]
-        size = (len(columns), model.num_beams)
-        distance[piece] = hits.distance.reshape(size)
-        reading[piece], cosine[piece], owner[piece] = (part.reshape(size) for part in flat)
+        piece, size = slice(columns[0], columns[-1] + 1), (len(columns), model.num_beams)
+        rays = [np.ascontiguousarray(part[piece].reshape(-1, 3), np.float32) for part in (origin, ray)]
+        for matter in matter_at(float(column_time[piece].mean())):
+            nearest, farthest = model.range_limits
+            hits = cast_rays(*rays, matter.shapes, seed=int(rng.integers(2**62)), min_range=nearest, max_range=farthest)
+            is_nearer = hits.distance.reshape(size) < distance[piece]
+            hit = is_nearer.ravel()
+            shape, normal = hits.primitive[hit], hits.normal[hit]
+            across = np.abs(np.einsum("ni,ni->n", normal, rays[1][hit]))
+            distance[piece][is_nearer] = hits.distance[hit]
+            cosine[piece][is_nearer] = np.where((normal == 0).all(axis=1), VOLUME_COSINE, across)
+            reading[piece][is_nearer] = matter.reflectivity[shape]
+            owner[piece][is_nearer] = matter.owner[shape]
     return _stored(model, _received(model, distance, reading, cosine, rng), owner, direction, lift, sensor_at, column_time, time_stamp)
 
 
@@ -150,7 +142,7 @@ def _stored(
     sensor_at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     column_time: np.ndarray,
     time_stamp: float,
-) -> Sweep:
+) -> Turn:
     """The sweep as its recording has it."""
     measured, reading = received
     is_return = np.isfinite(measured)
@@ -172,4 +164,4 @@ def _stored(
     flat = [part.reshape(-1, *part.shape[2:]) for part in parts]
     if not model.keeps_missing:
         flat = [part[flat[3]] for part in flat]
-    return Sweep(*flat)
+    return Turn(*flat)

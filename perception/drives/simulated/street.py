@@ -1,8 +1,8 @@
-"""A simulated street without sensors: what an annotator would have written down, frame by frame.
+"""A simulated street: what an annotator would have written down, frame by frame.
 
 Traffic drives in lanes through a crossing with lights, queues, turns, waits at zebra crossings; people walk alone and in groups and
 cross the roads; rows of vehicles are parked; a construction site closes a piece of the kerb. One of the cars is the ego vehicle.
-Sizes, speeds and spacing follow measurements of real recordings. The world is flat but for the kerbs.
+Sizes, speeds and spacing follow measurements of real recordings. What sensors would see of it is in `world`.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,17 @@ import numpy as np
 from perception.core import NUSCENES_DETECTION, Boxes3D, Detections, Transform, UsageError
 from perception.drives.simulated.catalog import attribute_name, token
 from perception.drives.simulated.furniture import Standing, furnish
+from perception.drives.simulated.matter import SCENERY
 from perception.drives.simulated.population import Body, Population, populate
-from perception.drives.simulated.roads import ground_height
+from perception.drives.simulated.terrain import Terrain
 from perception.drives.simulated.traffic import Motion, green_begins, simulate_traffic
 from perception.drives.simulated.visibility import visible_fraction
+from perception.drives.simulated.world import LEAD, World
 
 FRAME_US = 500_000  # 2 Hz key frames
 JITTER_US = 3_000
 WARM_UP = 15.0  # seconds in which the drawn start turns into traffic
-REAR_AXLE = 1.35  # metres from the middle of the ego vehicle back to its origin
+TAIL = 0.5  # seconds of motion after the last key frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +53,14 @@ class SimulatedObject:
 
 @dataclass(frozen=True, eq=False)
 class SimulatedScene:
-    """F key frames of a drive: `timestamps_us` (F,) int64, the ego vehicle's poses, and the objects around it."""
+    """F key frames of a drive: `timestamps_us` (F,) int64, the ego vehicle's poses, the objects around it, and the world they are in."""
 
     name: str
     timestamps_us: np.ndarray
     ego_to_global: list[Transform]
     objects: list[SimulatedObject]
+    world: World
+    street_to_global: Transform
 
     def __len__(self) -> int:
         return len(self.timestamps_us)
@@ -105,32 +109,39 @@ def simulate_scene(
     wants_turn = bool(rng.random() < 0.5)
     # the ego vehicle's light turns green a few seconds into the scene
     clock = green_begins(2 * int(rng.integers(2)) + wants_turn) - WARM_UP - rng.uniform(1, 6)
-    motion = simulate_traffic(population.movers(), clock=clock, warm_up=WARM_UP, duration=duration)
+    motion = simulate_traffic(population.movers(), clock=clock, warm_up=WARM_UP, duration=LEAD + duration + TAIL)
     ego = _choose_ego(population, motion, wants_turn)
     # the construction site lies on the ego vehicle's way
     standing = furnish(rng, density, site_arms=population.routes[ego].arms)
     # the street lies anywhere on the map, turned by any angle
     street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(300, 1700, 2), 0.0))
-    s, speed = motion.at((timestamps_us - timestamps_us[0]) / 1e6)
-    x, y, yaw = population.routes[ego].path.pose(s[:, ego] - REAR_AXLE)
-    ego_xy = np.stack([x, y], axis=1)
-    tracks = [_moving(body, population, s, speed) for body in population.bodies if body.mover != ego]
-    tracks += [_standing(thing, num_frames) for thing in standing]
+    seed = int(rng.integers(2**62))
+    terrain = Terrain.draw(np.random.default_rng([seed, 0]))
+    seconds = (timestamps_us - timestamps_us[0]) / 1e6
+    s, speed = motion.at(seconds + LEAD)
+    sources = [body for body in population.bodies if body.mover != ego] + standing
+    world = World(terrain, population.routes, motion, ego, sources, np.full(len(sources), SCENERY), seed, density)
+    poses = world.ego_to_street(seconds)
+    ego_xy = np.array([pose.translation[:2] for pose in poses])
+    tracks = [
+        _standing(source, num_frames, terrain) if isinstance(source, Standing) else _moving(source, population, s, speed, terrain)
+        for source in sources
+    ]
     # far away during the whole scene: nobody would have annotated it
-    tracks = [track for track in tracks if (np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius).any()]
+    rows = [i for i, track in enumerate(tracks) if (np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius).any()]
+    tracks = [tracks[i] for i in rows]
     present = np.array([_without_gaps(np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius) for track in tracks]).reshape(-1, num_frames)
     visibility = np.ones(present.shape)
     for f in range(num_frames):
         here = np.flatnonzero(present[:, f])
         boxes = np.array([[*tracks[i].center[f, :2], *tracks[i].size, tracks[i].yaw[f]] for i in here]).reshape(-1, 6)
         visibility[here, f] = visible_fraction(boxes, ego_xy[f])
-    objects = [
-        track.finished(token(name, "instance", i, start_us), present[i], visibility[i], street_to_global)
-        for i, track in enumerate(tracks)
-        if visibility[i, present[i]].max() > 0.1  # nobody annotates what is never seen
-    ]
-    poses = [street_to_global @ Transform.from_yaw(yaw[f], (x[f], y[f], 0.0)) for f in range(num_frames)]
-    return SimulatedScene(name, timestamps_us, poses, objects)
+    objects = []
+    for i, track in enumerate(tracks):
+        if visibility[i, present[i]].max() > 0.1:  # nobody annotates what is never seen
+            world.owners[rows[i]] = len(objects)
+            objects.append(track.finished(token(name, "instance", i, start_us), present[i], visibility[i], street_to_global))
+    return SimulatedScene(name, timestamps_us, [street_to_global @ pose for pose in poses], objects, world, street_to_global)
 
 
 def _without_gaps(is_near: np.ndarray) -> np.ndarray:
@@ -164,15 +175,15 @@ class _Track:
         return SimulatedObject(self.class_name, name, self.size, present, center, yaw, velocity, np.array(attribute), visibility)
 
 
-def _moving(body: Body, population: Population, s: np.ndarray, speed: np.ndarray) -> _Track:
+def _moving(body: Body, population: Population, s: np.ndarray, speed: np.ndarray, terrain: Terrain) -> _Track:
     """The track of a body; s and speed (F, N) of all road users."""
     x, y, yaw = population.routes[body.mover].path.pose(s[:, body.mover] + body.offset)
-    center = np.stack([x, y, ground_height(x, y) + body.size[2] / 2], axis=1)
+    center = np.stack([x, y, terrain.height(x, y) + body.size[2] / 2], axis=1)
     return _Track(body.class_name, body.size, center, yaw, speed[:, body.mover], is_parked=False)
 
 
-def _standing(thing: Standing, num_frames: int) -> _Track:
-    z = ground_height(np.array(thing.x), np.array(thing.y)) + thing.size[2] / 2
+def _standing(thing: Standing, num_frames: int, terrain: Terrain) -> _Track:
+    z = terrain.height(thing.x, thing.y) + thing.size[2] / 2
     center = np.tile([thing.x, thing.y, float(z)], (num_frames, 1))
     zero = np.zeros(num_frames)
     return _Track(thing.class_name, thing.size, center, zero + thing.yaw, zero, is_parked=True, is_sitting=thing.is_sitting)

@@ -17,8 +17,10 @@ from perception.drives.simulated.catalog import (
     CATEGORY_OF_CLASS,
     SENSORS,
     VISIBILITY_LEVELS,
+    Sensor,
     token,
 )
+from perception.drives.simulated.recording import Recording, SensorFile, record_scenes
 from perception.drives.simulated.street import SimulatedScene
 
 Rows = list[dict[str, Any]]
@@ -28,12 +30,22 @@ LOCATION = "boston-seaport"  # the devkit knows maps of four places only
 POINTS_AT_1M = 3200.0
 
 
-def write_nuscenes(root: Path, scenes: Sequence[SimulatedScene], *, version: str, splits: Mapping[str, Sequence[str]]) -> Path:
+def write_nuscenes(
+    root: Path,
+    scenes: Sequence[SimulatedScene],
+    *,
+    version: str,
+    splits: Mapping[str, Sequence[str]],
+    lidar: bool = False,
+    cameras: bool = False,
+) -> Path:
     """Write `scenes` as the nuScenes version `root/version` and give back that folder.
 
-    splits  split name -> scene names, for `splits.json`; the devkit reads its own lists instead where a name is one of the official splits
-    Tokens depend on the scenes' names and the version only. Each sample has one LIDAR_TOP sample_data whose file is named but is NOT
-    written: the street has no simulated lidar yet. num_lidar_pts is an estimate from distance, size and visibility, not a count.
+    splits   split name -> scene names, for `splits.json`; the devkit reads its own lists instead where a name is one of the official splits
+    lidar    record the lidar: key sweeps into `samples`, those between them into `sweeps`; num_lidar_pts counts their returns. Without it
+             each sample has one LIDAR_TOP sample_data whose file is named but not written, and num_lidar_pts is an estimate
+    cameras  record six pictures a key frame as well
+    Tokens depend on the scenes' names and the version only; the same scenes give the same bytes.
     Files appear complete or not at all. Raises UsageError for a split with unknown scenes, or scenes of the same name.
     """
     names = [scene.name for scene in scenes]
@@ -44,9 +56,10 @@ def write_nuscenes(root: Path, scenes: Sequence[SimulatedScene], *, version: str
         if unknown:
             raise UsageError(f"write_nuscenes: split {split!r}: expected scenes of {names}, got {unknown}")
     folder = inside(Path(root), version, where="write_nuscenes: version")
-    tables = fixed_tables()
-    for scene in scenes:
-        for name, rows in scene_tables(scene, version).items():
+    recordings: Sequence[Recording | None] = record_scenes(Path(root), scenes, cameras=cameras) if lidar else [None] * len(scenes)
+    tables = fixed_tables(cameras=lidar and cameras)
+    for scene, recording in zip(scenes, recordings, strict=True):
+        for name, rows in scene_tables(scene, version, recording).items():
             tables[name] += rows
     tables["map"] = [map_record(version, [log["token"] for log in tables["log"]])]
     write_bytes(Path(root) / tables["map"][0]["filename"], _white_png())
@@ -56,26 +69,26 @@ def write_nuscenes(root: Path, scenes: Sequence[SimulatedScene], *, version: str
     return folder
 
 
-def fixed_tables() -> dict[str, Rows]:
+def fixed_tables(*, cameras: bool = False) -> dict[str, Rows]:
     """All tables: those that no scene changes are filled, the others empty."""
+    sensors = [sensor for sensor in SENSORS if sensor is LIDAR or (cameras and sensor.modality == "camera")]
     tables: dict[str, Rows] = {
         "attribute": [{"token": _attribute_token(name), "name": name, "description": ""} for name in ATTRIBUTES],
         "category": [{"token": _category_token(name), "name": name, "description": ""} for name in CATEGORIES],
-        "sensor": [{"token": token("sensor", LIDAR.channel), "channel": LIDAR.channel, "modality": LIDAR.modality}],
+        "sensor": [{"token": token("sensor", s.channel), "channel": s.channel, "modality": s.modality} for s in sensors],
         "visibility": [{"token": level, "level": name, "description": name} for level, name in VISIBILITY_LEVELS.items()],
     }
     empty = ("calibrated_sensor", "ego_pose", "instance", "log", "sample", "sample_annotation", "sample_data", "scene")
     return tables | {name: [] for name in empty}
 
 
-def scene_tables(scene: SimulatedScene, version: str) -> dict[str, Rows]:
+def scene_tables(scene: SimulatedScene, version: str, recording: Recording | None = None) -> dict[str, Rows]:
     """The rows that one scene adds to each table."""
     samples = [token(version, scene.name, "sample", i) for i in range(len(scene))]
-    data = [token(version, scene.name, LIDAR.channel, i) for i in range(len(scene))]
-    times = scene.timestamps_us.tolist()
-    log, scene_token, calibration = (token(version, scene.name, kind) for kind in ("log", "scene", "calibrated_sensor"))
+    log, scene_token = token(version, scene.name, "log"), token(version, scene.name, "scene")
     log_name = f"simulated-{scene.name}"
-    links, data_links = _links(samples), _links(data)
+    files = recording.files if recording else _named_files(scene, log_name)
+    channels = list(dict.fromkeys(file.channel for file in files))
     tables: dict[str, Rows] = {
         "log": [{"token": log, "logfile": log_name, "vehicle": "simulated", "date_captured": "2020-09-13", "location": LOCATION}],
         "scene": [
@@ -84,32 +97,50 @@ def scene_tables(scene: SimulatedScene, version: str) -> dict[str, Rows]:
         ],
         "sample": [
             {"token": name, "timestamp": time, **link, "scene_token": scene_token}
-            for name, time, link in zip(samples, times, links, strict=True)
+            for name, time, link in zip(samples, scene.timestamps_us.tolist(), _links(samples), strict=True)
         ],
-        "calibrated_sensor": [
-            {"token": calibration, "sensor_token": token("sensor", LIDAR.channel), "translation": list(LIDAR.translation)}
-            | {"rotation": Transform.from_quaternion(LIDAR.rotation).quaternion.tolist(), "camera_intrinsic": []}
-        ],
-        "ego_pose": [
-            {"token": name, "timestamp": time, "rotation": pose.quaternion.tolist(), "translation": pose.translation.tolist()}
-            for name, time, pose in zip(data, times, scene.ego_to_global, strict=True)
-        ],
-        "sample_data": [
-            {"token": name, "sample_token": sample, "ego_pose_token": name, "calibrated_sensor_token": calibration, "timestamp": time}
-            | {"fileformat": "pcd", "is_key_frame": True, "height": 0, "width": 0}
-            | {"filename": f"samples/{LIDAR.channel}/{log_name}__{LIDAR.channel}__{time}.pcd.bin", **link}
-            for name, sample, time, link in zip(data, samples, times, data_links, strict=True)
-        ],
+        "calibrated_sensor": [_calibration(version, scene.name, sensor) for sensor in SENSORS if sensor.channel in channels],
+        "ego_pose": [],
+        "sample_data": [],
     }
-    return tables | annotation_tables(scene, samples)
+    for channel in channels:
+        mine = [file for file in files if file.channel == channel]
+        names = [token(version, scene.name, channel, file.timestamp_us) for file in mine]
+        calibration = token(version, scene.name, "calibrated_sensor", channel)
+        for file, name, link in zip(mine, names, _links(names), strict=True):
+            pose, size = file.ego_to_global, {"height": file.size[1], "width": file.size[0]}
+            tables["ego_pose"].append(
+                {"token": name, "timestamp": file.timestamp_us}
+                | {"rotation": pose.quaternion.tolist(), "translation": pose.translation.tolist()}
+            )
+            tables["sample_data"].append(
+                {"token": name, "sample_token": samples[file.frame], "ego_pose_token": name, "calibrated_sensor_token": calibration}
+                | {"timestamp": file.timestamp_us, "fileformat": "jpg" if file.filename.endswith(".jpg") else "pcd"}
+                | {"is_key_frame": file.is_key, **size, "filename": file.filename, **link}
+            )
+    return tables | annotation_tables(scene, samples, recording)
 
 
-def annotation_tables(scene: SimulatedScene, samples: list[str]) -> dict[str, Rows]:
+def _named_files(scene: SimulatedScene, log_name: str) -> list[SensorFile]:
+    """The key sweeps' files where nothing is recorded."""
+    return [
+        SensorFile(LIDAR.channel, time, f"samples/{LIDAR.channel}/{log_name}__{LIDAR.channel}__{time}.pcd.bin", frame, True, pose)
+        for frame, (time, pose) in enumerate(zip(scene.timestamps_us.tolist(), scene.ego_to_global, strict=True))
+    ]
+
+
+def _calibration(version: str, scene: str, sensor: Sensor) -> dict[str, Any]:
+    rotation = Transform.from_quaternion(sensor.rotation).quaternion.tolist()
+    names = {"token": token(version, scene, "calibrated_sensor", sensor.channel), "sensor_token": token("sensor", sensor.channel)}
+    return names | {"translation": list(sensor.translation), "rotation": rotation, "camera_intrinsic": sensor.intrinsic_matrix}
+
+
+def annotation_tables(scene: SimulatedScene, samples: list[str], recording: Recording | None = None) -> dict[str, Rows]:
     """`instance` and `sample_annotation` rows: every object that is present in some frame, its annotations linked in time."""
     instances: Rows = []
     annotations: Rows = []
     ego = np.array([pose.translation for pose in scene.ego_to_global])
-    for thing in scene.objects:
+    for row, thing in enumerate(scene.objects):
         frames = np.flatnonzero(thing.present)
         if not len(frames):
             continue
@@ -119,7 +150,10 @@ def annotation_tables(scene: SimulatedScene, samples: list[str]) -> dict[str, Ro
             | {"first_annotation_token": tokens[0], "last_annotation_token": tokens[-1]}
         )
         distance = np.linalg.norm(thing.center - ego, axis=1)
-        points = lidar_points(thing.class_name, thing.size, distance, thing.visibility, key=thing.token)
+        if recording:
+            points = np.array([counts[row] for counts in recording.num_points])
+        else:
+            points = lidar_points(thing.class_name, thing.size, distance, thing.visibility, key=thing.token)
         level = np.digitize(thing.visibility, [0.4, 0.6, 0.8]) + 1
         half = thing.yaw / 2
         rotation = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)

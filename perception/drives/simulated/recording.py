@@ -1,0 +1,155 @@
+"""What the sensors of the rig store of a simulated scene: lidar sweeps at 20 Hz, pictures at the key frames, and what they hit."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from cuda_ops import points_in_boxes
+from perception.core import Boxes3D, Transform
+from perception.core.files import write_bytes
+from perception.drives.simulated.camera import CAMERAS, camera_time_us, camera_to_ego, render
+from perception.drives.simulated.catalog import SENSORS
+from perception.drives.simulated.lidar import Turn, scan, sensor_poses
+from perception.drives.simulated.lidars import LIDARS
+from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.street import SimulatedScene
+
+LIDAR = SENSORS[0]
+MODEL = LIDARS["hdl32e_nuscenes"]
+SWEEPS_BEFORE = 10  # of the first key frame
+_KNOTS = 5  # poses within a turn, between which the sensor moves evenly
+
+
+@dataclass(frozen=True)
+class SensorFile:
+    """One file of a sensor.
+
+    channel        name of the sensor
+    timestamp_us   int
+    filename       below the data root
+    frame          the key frame that it belongs to, or that follows it
+    is_key         whether it belongs to the key frame
+    ego_to_global  pose of the ego vehicle at the time stamp
+    size           (width, height) of a picture, (0, 0) of a sweep
+    """
+
+    channel: str
+    timestamp_us: int
+    filename: str
+    frame: int
+    is_key: bool
+    ego_to_global: Transform
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All files of a scene, each channel in the order of time, and for each key frame the returns (objects,) within every object's box."""
+
+    files: list[SensorFile]
+    num_points: list[np.ndarray]
+
+
+def record_scenes(root: Path, scenes: Sequence[SimulatedScene], *, cameras: bool = False, workers: int | None = None) -> list[Recording]:
+    """Record scenes into `root/samples` and `root/sweeps`, several at a time where there are several cores.
+
+    Files appear complete or not at all; the same scenes give the same bytes.
+    """
+    workers = min(len(scenes), workers or os.cpu_count() or 1)
+    record = partial(record_scene, root, cameras=cameras)
+    if workers <= 1:
+        return [record(scene) for scene in scenes]
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # a scene a core; the workers read it when they start
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            return list(pool.map(record, scenes))
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def record_scene(root: Path, scene: SimulatedScene, *, cameras: bool = False) -> Recording:
+    """Record one scene: every sweep from half a second before the first key frame to the last one, and the pictures of the key frames."""
+    files, num_points = [], []
+    lidar_to_ego = Transform.from_quaternion(LIDAR.rotation, LIDAR.translation)
+    for time_us, frame, is_key in sweep_times(scene.timestamps_us):
+        seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
+        turn = scan(MODEL, partial(_lidar_at, scene, lidar_to_ego), scene.world.matter_at, seconds, _random(scene, LIDAR.channel, time_us))
+        folder = "samples" if is_key else "sweeps"
+        name = f"{folder}/{LIDAR.channel}/simulated-{scene.name}__{LIDAR.channel}__{time_us}.pcd.bin"
+        rows = np.column_stack([turn.points, turn.ring]).astype("<f4")
+        write_bytes(Path(root) / name, rows.tobytes())
+        ego_to_global = _ego_to_global(scene, seconds)
+        files.append(SensorFile(LIDAR.channel, time_us, name, frame, is_key, ego_to_global))
+        if is_key:
+            num_points.append(count_points(scene, frame, turn, ego_to_global @ lidar_to_ego))
+    if cameras:
+        for frame in range(len(scene)):
+            files += _pictures(root, scene, frame)
+    return Recording(files, num_points)
+
+
+def sweep_times(timestamps_us: np.ndarray) -> list[tuple[int, int, bool]]:
+    """(time stamp, key frame, is key) of every sweep: ten turns of 50 ms from each key frame to the next, and ten before the first."""
+    step = round(1e6 / MODEL.rate_hz)
+    first = int(timestamps_us[0])
+    times = [(first - step * k, 0, False) for k in range(SWEEPS_BEFORE, 0, -1)] + [(first, 0, True)]
+    for frame in range(1, len(timestamps_us)):
+        begin, end = int(timestamps_us[frame - 1]), int(timestamps_us[frame])
+        count = max(round((end - begin) / step), 1)
+        times += [(begin + (end - begin) * k // count, frame, False) for k in range(1, count)] + [(end, frame, True)]
+    return times
+
+
+def count_points(scene: SimulatedScene, frame: int, turn: Turn, lidar_to_global: Transform) -> np.ndarray:
+    """(objects,) int64 returns of a key sweep within the box of each object of the scene, 0 for those that are not there."""
+    counts = np.zeros(len(scene.objects), np.int64)
+    here = [i for i, thing in enumerate(scene.objects) if thing.present[frame]]
+    if here:
+        things = [scene.objects[i] for i in here]
+        center, yaw = (np.array([getattr(thing, name)[frame] for thing in things]) for name in ("center", "yaw"))
+        boxes = Boxes3D(center, np.array([thing.size for thing in things]), yaw, np.zeros((len(here), 2)))
+        points = lidar_to_global.apply(turn.points[turn.is_return, :3].astype(np.float64))
+        origin = lidar_to_global.translation  # float32 has a millimetre only nearby
+        rows = np.column_stack([boxes.center - origin, boxes.size, boxes.yaw])
+        counts[here] = points_in_boxes((points - origin).astype(np.float32), rows).count
+    return counts
+
+
+def _pictures(root: Path, scene: SimulatedScene, frame: int) -> list[SensorFile]:
+    files = []
+    for camera in CAMERAS:
+        time_us = camera_time_us(camera, int(scene.timestamps_us[frame]))
+        seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
+        (ego_to_street,) = scene.world.ego_to_street(np.array([seconds]))
+        still, moving = scene.world.matter_at(seconds)
+        picture = render(
+            Matter.concatenate(still, moving), ego_to_street @ camera_to_ego(camera), np.array(camera.intrinsic_matrix), seed=frame
+        )
+        name = f"samples/{camera.channel}/simulated-{scene.name}__{camera.channel}__{time_us}.jpg"
+        write_bytes(Path(root) / name, picture.jpeg())
+        size = (picture.image.shape[1], picture.image.shape[0])
+        files.append(SensorFile(camera.channel, time_us, name, frame, True, _ego_to_global(scene, seconds), size))
+    return files
+
+
+def _lidar_at(scene: SimulatedScene, lidar_to_ego: Transform, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    knots = np.linspace(seconds.min() - 1e-4, seconds.max() + 1e-4, _KNOTS)
+    return sensor_poses(seconds, knots, [pose @ lidar_to_ego for pose in scene.world.ego_to_street(knots)])
+
+
+def _ego_to_global(scene: SimulatedScene, seconds: float) -> Transform:
+    return scene.street_to_global @ scene.world.ego_to_street(np.array([seconds]))[0]
+
+
+def _random(scene: SimulatedScene, channel: str, time_us: int) -> np.random.Generator:
+    return np.random.default_rng([scene.world.seed, sum(channel.encode()), time_us])
