@@ -39,7 +39,7 @@ _STYLES = {
 def car(size: np.ndarray, rng: np.random.Generator) -> Matter:
     """A car of a style that fits its size, 14 parts."""
     style_name = pick(rng, _likely_styles(*(float(s) for s in size)))
-    return build_car(style_name, size, rng, coat(rng, 10.0, 1.15, (0.5, 60.0)))
+    return build_car(style_name, size, rng, coat(rng, 10.5, 1.0, (0.8, 60.0)))
 
 
 def _likely_styles(length: float, width: float, height: float) -> dict[str, float]:
@@ -59,7 +59,7 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
     length, width, height = parts.length, parts.width, parts.height
     # boxes hold the mirrors too, and annotators leave some air
     half, top = width / 2 * draw(0.86, 0.94), height - draw(0.02, 0.09)
-    nose, tail, low = length / 2 - draw(0.05, 0.16), -length / 2 + draw(0.05, 0.14), height * draw(0.13, 0.19)
+    nose, tail, low = length / 2 - draw(0.05, 0.16), -length / 2 + draw(0.05, 0.14), height * draw(0.14, 0.2)
     belt = top * draw(*style.belt)
     bonnet = belt * draw(*style.bonnet)
     front, rear = length * draw(*style.front), length * draw(*style.rear)
@@ -87,7 +87,7 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
     parts.wheels((axle, -axle), half - 0.01, min(draw(0.29, 0.34) * height / 1.55, 0.42), 0.26, tyres)
     for side in (-1, 1):
         y = sorted((side * (half - 0.02), side * (width / 2 - 0.01)))
-        parts.box((front - 0.22, front - 0.1), (y[0], y[1]), (belt + 0.0, belt + 0.13), paint)
+        parts.box((front - 0.22, front - 0.1), (y[0], y[1]), (belt, belt + 0.13), paint)
     plate_z, is_panel = draw(0.3, 0.5) * belt + low, draw() < (0.4 if height < 2.1 else 0.9)
     if style_name == "pickup":
         wall = (half * 0.9, half * 0.99)
@@ -96,7 +96,7 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
     else:
         seat = front - lean_front * rise * 0.7 - 0.45
         back_seat = max(rear + lean_rear * rise * 0.5, seat - 1.2)
-        parts.box((min(back_seat, seat - 0.3), seat), half * 0.7, (belt - 0.02, belt + rise * draw(0.3, 0.45)), inside, passes=0.6)
+        parts.box((min(back_seat, seat - 0.3), seat), half * 0.7, (belt - 0.02, belt + rise * draw(0.3, 0.45)), inside, passes=0.65)
         if style_name == "van" and is_panel:  # no windows behind the seats
             parts.box((rear - 0.01, seat - 0.35), half * 0.975, (belt, top - 0.03), paint, taper=(0.0, lean_rear, lean_side))
         else:

@@ -54,7 +54,7 @@ def test_every_part_is_inside_the_box(class_name, seed, scale, stride, is_sittin
 
 @pytest.mark.parametrize("class_name", NUSCENES_DETECTION)
 def test_a_body_fills_its_box(class_name):
-    """What an annotator draws touches the object on all sides: 0.25 m at most for cars; people are narrower than their boxes."""
+    """What an annotator draws nearly touches the object on all sides; who walks, and cycles, are slimmer than their boxes."""
     for seed in range(30):
         rng = np.random.default_rng(seed)
         size = draw_size(class_name, rng)
@@ -81,7 +81,7 @@ def test_a_body_fills_its_box(class_name):
 )
 def test_number_of_parts(class_name, fewest, most):
     counts = [len(make(class_name, seed)) for seed in range(150)]
-    assert fewest <= min(counts) and max(counts) <= most, (min(counts), max(counts))
+    assert fewest <= min(counts) <= max(counts) <= most
     assert len(set(counts)) > 1 or class_name == "car"
 
 
@@ -156,6 +156,17 @@ def test_glass_lets_two_thirds_of_the_rays_pass(style):
     assert min(shares) > 0.6
     assert max(shares) < 0.8
     assert np.mean(shares) == pytest.approx(0.69, abs=0.04)
+
+
+def test_about_half_of_the_rays_pass_between_spokes():
+    for seed in range(10):
+        body = make("bicycle", seed, (1.8, 0.6, 1.1), has_rider=False)
+        wheels = np.flatnonzero((body.shapes.kind == Kind.ELLIPSOID) & (body.shapes.size[:, 0] > 0.5))
+        assert len(wheels) == 2
+        for wheel in wheels:
+            x, _, z = body.shapes.center[wheel]
+            passed = rays_from_the_side(body.taken(np.array([wheel])), np.full(1000, x), np.full(1000, z), seed) < 0
+            assert 0.4 < passed.mean() < 0.7
 
 
 def test_a_rider_sits_on_cycles_only_when_there_is_one():
@@ -254,7 +265,7 @@ def return_ratio(class_name: str, near: float, far: float, *, count: int, seed: 
 
 
 # Share of rays into the box that return, 10 m bins; measured on 81 real keyframes: the 90 % over all boxes, about that of an object in
-# the open. Few individuals here, hence a factor of 1.45; with 200 each, all but one lie within 1.3.
+# the open. Few individuals here, hence a factor of 1.45; with 150 each all lie within 1.3.
 @pytest.mark.parametrize(
     ("class_name", "bin_index", "measured"),
     [
