@@ -108,7 +108,7 @@ def test_the_parts_of_a_thing_share_the_ground_at_its_foot():
     pile.begin(-30.0, -20.0)
     pile.pole(-30.0, -20.0, -0.5, 0.1, 4.5, reading=20.0)
     pile.box(-30.0, -22.0, 3.0, (0.2, 0.2, 0.6), reading=20.0)
-    matter = pile.matter(lambda x, y: 0.1 * y, np.zeros((0, 3)))
+    matter = pile.matter(lambda x, y: 0.0 * x + 0.1 * y, np.zeros((0, 3)))
     # the ground is at -2 m: the pole from -2.5 to 2 m, the box from 1 to 1.6 m
     np.testing.assert_allclose(matter.shapes.center[:, 2], [-0.25, 1.3], atol=1e-6)
 
