@@ -37,7 +37,7 @@ class Frontage:
         return self.arm * np.pi / 2
 
 
-def surface_reading(median: float, rng: np.random.Generator, spread: float = 0.5) -> float:
+def surface_reading(median: float, rng: np.random.Generator, spread: float = 0.4) -> float:
     """A drawn reflectivity, 0..255, log-normal about its median."""
     return float(np.clip(median * rng.lognormal(0, spread), 4, 150))
 

@@ -19,8 +19,8 @@ def build_scenery(
 ) -> Matter:
     """Everything beside the roads of one scene, in the street frame, on the ground of `terrain`.
 
-    density  1 is a usual street; trees, furniture and houses scale with it
-    radius   metres from the middle of the crossing up to which the street is lined; far blocks and trees stand a little beyond
+    density     1 is a usual street; trees and furniture scale with it
+    radius      metres from the middle of the crossing up to which the street is lined; far blocks and trees stand a little beyond
     keep_clear  (K, 3) circles x, y, radius in which nothing is put: where objects stand that are no part of the plan
     Roads, parking strips, walking bands and the ways over the zebra crossings stay free (`pile.blocks_the_way`).
     600 - 1,000 shapes at the defaults. Raises UsageError for a density or radius that is not above 0.
@@ -43,25 +43,41 @@ def build_scenery(
 
 
 def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np.random.Generator) -> None:
-    """Lamps, perhaps a row of trees, signs and furniture between the kerb and the walking band."""
+    """What stands between the kerb and the walking band: lamps, perhaps trees and something that keeps people off the road, furniture."""
     middle = sum(FURNITURE) / 2
     spacing, along = rng.uniform(22, 35), rng.uniform(18, 30)
     while along < radius:
         lamp(pile, side, along, FURNITURE[0] + 0.3, rng)
         along += spacing
+    row_of_trees(pile, side, density, radius, rng)
+    if rng.random() < 0.85:
+        line_of_pieces(pile, side, radius, rng)
+    for _ in range(rng.poisson(3 * density)):
+        sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
+    names = list(PLACED)
+    share = np.array([PLACED[name][1] for name in names])
+    for name in rng.choice(names, size=rng.poisson(5 * density), p=share / share.sum()):
+        PLACED[name][0](pile, side, rng.uniform(18, radius), middle, rng)
+
+
+def row_of_trees(pile: Pile, side: Frontage, density: float, radius: float, rng: np.random.Generator) -> None:
+    """Slender trees cut back from the road, wide crowns high over it, or none."""
     row = str(rng.choice(["slender", "avenue", "none"], p=[0.4, 0.4, 0.2]))
-    if row != "none":
-        plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
-        spacing, along, height = rng.uniform(10, 18), rng.uniform(20, 30), rng.uniform(0.65, 1.0) * tallest
-        while along < radius:
-            if rng.random() < 0.85 * min(density, 1.15):
-                plant(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
-            along += spacing * rng.uniform(0.8, 1.3)
-    # what keeps people off the road: planted strips, low walls, railings, with gaps
-    along = rng.uniform(17.6, 22)
-    has_line = rng.random() < 0.85
+    if row == "none":
+        return
+    plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
+    spacing, along, height = rng.uniform(10, 18), rng.uniform(20, 30), rng.uniform(0.65, 1.0) * tallest
+    while along < radius:
+        if rng.random() < 0.85 * min(density, 1.15):
+            plant(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
+        along += spacing * rng.uniform(0.8, 1.3)
+
+
+def line_of_pieces(pile: Pile, side: Frontage, radius: float, rng: np.random.Generator) -> None:
+    """What keeps people off the road: hedges, low walls or railings, with gaps."""
     kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.38, 0.1, 0.52]))
-    while has_line and along < radius:
+    along = rng.uniform(17.6, 22)
+    while along < radius:
         length = rng.uniform(6, 30)
         if rng.random() < 0.85:
             end, across = min(along + length, radius), rng.uniform(FURNITURE[0] + 0.6, FURNITURE[1] - 0.6)
@@ -70,12 +86,6 @@ def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np
             else:
                 wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3, wobble=0.05)
         along += length + rng.uniform(1.5, 4)
-    for _ in range(rng.poisson(3 * density)):
-        sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
-    names = list(PLACED)
-    share = np.array([PLACED[name][1] for name in names])
-    for name in rng.choice(names, size=rng.poisson(5 * density), p=share / share.sum()):
-        PLACED[name][0](pile, side, rng.uniform(18, radius), middle, rng)
 
 
 def line_front(pile: Pile, side: Frontage, style: str, first: float, density: float, radius: float, rng: np.random.Generator) -> None:

@@ -103,6 +103,16 @@ def test_overhanging_things_need_clearance():
     assert [put(z, -15.0) for z in (2.4, 2.6, 4.3)] == [0, 1, 1]
 
 
+def test_the_parts_of_a_thing_share_the_ground_at_its_foot():
+    pile = Pile()
+    pile.begin(-30.0, -20.0)
+    pile.pole(-30.0, -20.0, -0.5, 0.1, 4.5, reading=20.0)
+    pile.box(-30.0, -22.0, 3.0, (0.2, 0.2, 0.6), reading=20.0)
+    matter = pile.matter(lambda x, y: 0.0 * x + 0.1 * y, np.zeros((0, 3)))
+    # the ground is at -2 m: the pole from -2.5 to 2 m, the box from 1 to 1.6 m
+    np.testing.assert_allclose(matter.shapes.center[:, 2], [-0.25, 1.3], atol=1e-6)
+
+
 def test_places_can_be_kept_clear():
     _, scenery = scene(6)
     low = scenery.shapes.center[:, 2] - scenery.shapes.size[:, 2] / 2
