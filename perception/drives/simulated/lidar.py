@@ -13,9 +13,9 @@ from perception.drives.simulated.matter import SCENERY, Matter
 
 LEAST_COSINE = 0.2  # rough surfaces answer at grazing incidence too
 VOLUME_COSINE = 0.6  # leaves hang at any angle
-_SPREAD = 0.25  # of readings around reflectivity times cosine, as a logarithm
+_SPREAD = 0.4  # of readings around reflectivity times cosine, as a logarithm
 _STRAYS = 2e-4  # share of rays that meet rain, exhaust or dust
-_MIXED = 0.15  # share of the jumps between neighbours at which a return lies in between
+_MIXED = 0.05  # share of the jumps between neighbours at which a return lies in between
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def _received(
     with np.errstate(invalid="ignore"):
         is_jump = np.isfinite(before) & np.isfinite(measured) & (np.abs(before - measured) > 0.3) & (np.abs(before - measured) < 6)
         mixed = measured + (before - measured) * rng.uniform(0, 1, size)
-    measured = np.where(is_jump & (rng.random(size) < _MIXED * 0.3), mixed, measured)
+    measured = np.where(is_jump & (rng.random(size) < _MIXED), mixed, measured)
     noise = model.range_noise * (1 + model.noise_growth * known) * np.minimum(1 / np.maximum(cosine, 0.05), 5.0) ** 0.7
     measured = measured + noise * rng.normal(0, 1, size)
     with np.errstate(invalid="ignore"):

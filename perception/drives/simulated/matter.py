@@ -14,7 +14,7 @@ class Matter:
     """P shapes with their surfaces, in one frame (x forward, y left, z up for the parts of an object; metres).
 
     shapes        `cuda_ops.Primitives` of P rows, NumPy
-    reflectivity  (P,) float32    what a lidar reads at normal incidence nearby, 0..255: asphalt 6 - 10, cars 1 - 45, signs 200 - 255
+    reflectivity  (P,) float32    what a lidar reads at normal incidence nearby, 0..255: cars 1 - 45, signs 200 - 255
     color         (P, 3) uint8    red, green, blue of the surface in daylight
     owner         (P,) int32      which object of the scene the shape belongs to, else SCENERY
     """

@@ -90,7 +90,7 @@ class World:
         place, yaw, _ = self.places(0.0)
         standing = [i for i, source in enumerate(self.sources) if isinstance(source, Standing)]
         circles = np.array([[*place[i, :2], np.hypot(*self.sources[i].size[:2]) / 2] for i in standing]).reshape(-1, 3)
-        scenery = build_scenery(np.random.default_rng([self.seed, 1]), self.terrain, self.density, keep_clear=circles)
+        scenery = build_scenery(np.random.default_rng([self.seed, 1]), self.terrain, self.density, radius=150.0, keep_clear=circles)
         return Matter.concatenate(self.terrain.matter(), scenery, *[self._body(i, 0).moved(yaw[i], place[i]) for i in standing])
 
     @cached_property

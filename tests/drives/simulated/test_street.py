@@ -114,9 +114,9 @@ def test_some_wait_some_move_and_attributes_say_so(scenes):
 def test_boxes_stand_on_the_ground(scenes):
     for scene in scenes:
         for thing in scene.objects:
-            bottom = thing.center[:, 2] - thing.size[2] / 2
-            assert bottom.min() >= -1e-9
-            assert bottom.max() <= 0.12 + 1e-9
+            middle = scene.street_to_global.inverse().apply(thing.center)
+            ground = scene.world.terrain.height(middle[:, 0], middle[:, 1])
+            np.testing.assert_allclose(middle[:, 2] - thing.size[2] / 2, ground, atol=1e-6)
 
 
 def test_the_ego_vehicle_drives_and_sometimes_turns(scenes):

@@ -1,0 +1,122 @@
+"""Simulated turns of a lidar against what geometry says: planes, walls, a moving sensor, the layouts of real recordings."""
+
+import numpy as np
+import pytest
+
+from cuda_ops import Primitives
+from perception.core import Transform
+from perception.drives.simulated.lidar import beams, scan, sensor_poses
+from perception.drives.simulated.lidars import LIDARS, LidarModel
+from perception.drives.simulated.matter import SCENERY, Matter
+
+NUSCENES, KITTI = LIDARS["hdl32e_nuscenes"], LIDARS["hdl64e_kitti"]
+GROUND = Matter.of(Primitives.planes([[0.0, 0, 0]], [[0.0, 0, 1]]), 60.0)
+HEIGHT = 1.84
+
+
+def turn(model: LidarModel, *matter: Matter, speed: float = 0.0, seed: int = 0, pieces: int = 6):
+    """A turn ending at time 0 (or around it) of a sensor that drives along x, 1.84 m up."""
+    knots = np.linspace(-0.3, 0.3, 5)
+    yaw = 0.0 if model.forward_axis == "x" else -np.pi / 2
+    poses = [Transform.from_yaw(yaw, (speed * t, 0.0, HEIGHT)) for t in knots]
+    rng = np.random.default_rng(seed)
+    return scan(model, lambda times: sensor_poses(times, knots, poses), lambda _: matter, 0.0, rng, num_pieces=pieces)
+
+
+def wall(x: float, reflectivity: float = 60.0) -> Matter:
+    """A wall across the x axis, 40 m wide."""
+    return Matter.of(Primitives.boxes([[x + 0.5, 0, 5, 1, 40, 10, 0.0]]), reflectivity, owner=7)
+
+
+@pytest.mark.parametrize("model", LIDARS.values(), ids=LIDARS)
+def test_points_of_a_ring_lie_on_its_cone_and_on_the_ground(model):
+    found = turn(model, GROUND)
+    points, ring = found.points[found.is_return, :3].astype(np.float64), found.ring[found.is_return]
+    assert len(points) > 100
+    low = points[:, 2] < -1.0  # the strays are in the air
+    assert low.mean() > 0.98
+    up = points[low, 2] - model.origin_heights[ring[low]]
+    rho = np.hypot(points[low, 0], points[low, 1])
+    np.testing.assert_allclose(np.degrees(np.arctan2(up, rho)), model.elevations_deg[ring[low]], atol=0.02)
+    off = np.abs(points[low, 2] + HEIGHT)
+    assert np.median(off) < 0.02
+    assert np.quantile(off, 0.99) < 0.15
+
+
+def test_the_first_column_of_nuscenes_looks_left_and_the_next_ones_ahead():
+    direction, _ = beams(NUSCENES)
+    assert direction.shape == (1084, 32, 3)
+    np.testing.assert_allclose(np.linalg.norm(direction, axis=2), 1, atol=1e-12)
+    assert direction[0, 23, 0] < -0.98  # x is to the right
+    assert direction[271, 23, 1] > 0.98  # a quarter turn later: ahead
+
+
+def test_nuscenes_keeps_missing_returns_where_the_sensor_was():
+    found = turn(NUSCENES, GROUND, speed=9.05)
+    assert len(found.points) == 1084 * 32
+    np.testing.assert_array_equal(found.ring, np.tile(np.arange(32), 1084))
+    missing = found.points.reshape(1084, 32, 4)[:, 31]  # the highest ring sees the sky
+    np.testing.assert_allclose(missing[0, :3], [0, -9.05 * 0.05, 0], atol=2e-3)  # y is ahead: the sensor was 0.45 m behind
+    np.testing.assert_allclose(missing[-1, :3], 0, atol=1e-5)
+    assert np.diff(missing[:, 1]).min() > -1e-6
+
+
+def test_a_wall_stays_straight_where_motion_is_compensated_and_bends_where_it_is_not():
+    for model, axis, most in ((NUSCENES, 1, 0.03), (KITTI, 0, 10.0)):
+        found = turn(model, GROUND, wall(12.0), speed=12.0)
+        on_wall = found.owner == 7
+        assert on_wall.sum() > 500
+        ahead = found.points[on_wall, axis].astype(np.float64)
+        spread = np.quantile(ahead, 0.95) - np.quantile(ahead, 0.05)
+        assert spread < most
+        if model is KITTI:
+            assert spread > 0.1  # the wall takes some 60 degrees of a turn of 0.1 s
+        else:
+            assert abs(np.median(ahead) - 12.0) < 0.02
+
+
+def test_kitti_is_stored_ring_by_ring_counter_clockwise_without_missing_returns():
+    found = turn(KITTI, GROUND, wall(12.0))
+    assert found.is_return.all()
+    assert (np.diff(found.ring) >= 0).all()
+    azimuth = np.degrees(np.arctan2(found.points[:, 1], found.points[:, 0])) % 360
+    for ring in (10, 40):
+        assert (np.diff(azimuth[found.ring == ring]) > -0.5).all()
+    assert np.isclose(found.points[:, 3] * 100, np.round(found.points[:, 3] * 100), atol=1e-3).all()
+
+
+def test_dark_surfaces_vanish_far_away_first():
+    for distance, reflectivity, share in ((10.0, 8.0, 0.95), (60.0, 8.0, 0.05), (60.0, 60.0, 0.9)):
+        found = turn(NUSCENES, wall(distance, reflectivity))
+        direction, _ = beams(NUSCENES)
+        reach = distance * direction[..., [0, 2]] / np.where(direction[..., 1:2] > 0.5, direction[..., 1:2], np.nan)
+        aimed = ((np.abs(reach[..., 0]) < 19) & (reach[..., 1] > -HEIGHT + 0.5) & (reach[..., 1] < 7)).sum()
+        got = (found.owner == 7).sum() / aimed
+        assert got > share if share > 0.5 else got < share, (distance, reflectivity, got)
+
+
+def test_owner_and_intensity_are_those_of_what_was_hit():
+    found = turn(NUSCENES, GROUND, wall(12.0, 40.0))
+    on_wall = found.owner == 7
+    points = found.points[on_wall]
+    assert (np.abs(points[:, 1] - 12.0) < 0.2).mean() > 0.98
+    assert 25 < np.median(points[:, 3]) < 45
+    assert set(np.unique(found.owner)) == {SCENERY, 7}
+
+
+def test_the_same_seed_gives_the_same_turn_and_another_one_does_not():
+    first, again, other = (turn(NUSCENES, GROUND, wall(12.0), seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.points, again.points)
+    assert (first.points != other.points).any()
+
+
+def test_the_car_hides_what_the_model_says():
+    found = turn(KITTI, GROUND)
+    azimuth = np.degrees(np.arctan2(found.points[:, 1], found.points[:, 0])) % 360
+    assert not ((found.ring >= 52) & (azimuth > 161) & (azimuth < 199)).any()
+    assert ((found.ring < 40) & (azimuth > 161) & (azimuth < 199)).any()
+
+
+def test_a_model_must_fit_its_beams():
+    with pytest.raises(ValueError, match=r"LidarModel.origin_heights: expected \(2,\) like elevations_deg, got \(3,\)"):
+        LidarModel("odd", np.array([0.0, 1.0]), 100, 10.0, origin_heights=np.zeros(3))

@@ -1,0 +1,119 @@
+"""Recorded simulated scenes: the devkit reads them, points are where the boxes are, the same seed gives the same bytes."""
+
+import numpy as np
+import pytest
+
+from perception.drives import NuScenes, accumulate_sweeps
+from perception.drives.simulated import simulate_scenes, write_nuscenes
+from perception.drives.simulated.furniture import Standing
+from perception.drives.simulated.matter import SCENERY
+from perception.drives.simulated.recording import sweep_times
+
+VERSION = "v1.0-recorded"
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return simulate_scenes(1, seed=3, num_frames=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, scenes):
+    folder = tmp_path_factory.mktemp("recorded")
+    write_nuscenes(folder, scenes, version=VERSION, splits={"val": [scene.name for scene in scenes]}, lidar=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nusc(root):
+    return pytest.importorskip("nuscenes").NuScenes(VERSION, str(root), verbose=False)
+
+
+def test_sweeps_come_every_50_ms_and_ten_before_the_first_key_frame():
+    times = sweep_times(np.array([10_000_000, 10_500_000, 11_001_000]))
+    assert [t for t, _, is_key in times if is_key] == [10_000_000, 10_500_000, 11_001_000]
+    assert times[0] == (9_500_000, 0, False)
+    assert len(times) == 10 + 21
+    assert np.abs(np.diff([t for t, _, _ in times]) - 50_000).max() <= 110
+    assert [frame for _, frame, _ in times] == [0] * 11 + [1] * 10 + [2] * 10
+
+
+def test_the_world_has_every_object_where_its_box_is(scenes):
+    (scene,) = scenes
+    for frame in range(len(scene)):
+        seconds = (scene.timestamps_us[frame] - scene.timestamps_us[0]) / 1e6
+        place, yaw, _ = scene.world.places(seconds)
+        owners = scene.world.owners
+        assert sorted(owners[owners != SCENERY]) == list(range(len(scene.objects)))
+        for i in np.flatnonzero(owners != SCENERY):
+            thing = scene.objects[owners[i]]
+            bottom = scene.street_to_global.apply(place[i : i + 1])[0]
+            np.testing.assert_allclose(bottom + np.array([0, 0, thing.size[2] / 2]), thing.center[frame], atol=1e-6)
+            assert np.cos(yaw[i] + scene.street_to_global.yaw - thing.yaw[frame]) > 1 - 1e-9
+            assert scene.world.sources[i].class_name == thing.class_name
+    assert any(isinstance(source, Standing) for source in scene.world.sources)
+
+
+def test_the_devkit_counts_the_same_points_in_the_boxes(nusc):
+    from nuscenes.utils.data_classes import LidarPointCloud
+    from nuscenes.utils.geometry_utils import points_in_box
+
+    total = 0
+    for sample in nusc.sample:
+        path, boxes, _ = nusc.get_sample_data(sample["data"]["LIDAR_TOP"])
+        points = LidarPointCloud.from_file(path).points[:3]
+        points = points[:, np.linalg.norm(points, axis=0) > 0.5]  # without the missing returns
+        for box in boxes:
+            told, found = nusc.get("sample_annotation", box.token)["num_lidar_pts"], points_in_box(box, points).sum()
+            assert abs(int(found) - told) <= 2, (box.name, told, found)  # on the very border
+            total += told
+    assert total > 300
+
+
+def test_sweeps_are_linked_between_the_key_frames(nusc, scenes):
+    record = nusc.get("sample_data", nusc.sample[0]["data"]["LIDAR_TOP"])
+    chain = [record]
+    while chain[0]["prev"]:
+        chain.insert(0, nusc.get("sample_data", chain[0]["prev"]))
+    while chain[-1]["next"]:
+        chain.append(nusc.get("sample_data", chain[-1]["next"]))
+    assert len(chain) == 10 + 1 + 2 * 10
+    assert [r["timestamp"] for r in chain] == [time for time, _, _ in sweep_times(scenes[0].timestamps_us)]
+    assert [r["is_key_frame"] for r in chain].count(True) == 3
+
+
+def test_our_reader_accumulates_ten_sweeps_that_line_up(root, scenes):
+    frame = NuScenes(root, VERSION).drives()[0][2]
+    sweeps = frame.previous_sweeps(9)
+    assert len(sweeps) == 9
+    cloud = accumulate_sweeps(frame, 10)
+    assert len(cloud.points) > 10 * 22_000
+    # every sweep of the road nearby lies on the ground that the world has there
+    to_street = scenes[0].street_to_global.inverse() @ frame.lidar_to_global
+    points = to_street.apply(cloud.points[:, :3].astype(np.float64))
+    above = points[:, 2] - scenes[0].world.terrain.height(points[:, 0], points[:, 1])
+    is_road = (np.hypot(cloud.points[:, 0], cloud.points[:, 1]) < 12) & (np.abs(above) < 0.4)
+    for age in np.unique(cloud.points[:, 4]):
+        rows = is_road & (cloud.points[:, 4] == age)
+        assert rows.sum() > 3000
+        assert (np.abs(above[rows]) < 0.05).mean() > 0.9, age
+
+
+def test_writing_twice_gives_the_same_bytes(root, scenes, tmp_path):
+    again = simulate_scenes(1, seed=3, num_frames=3)
+    write_nuscenes(tmp_path, again, version=VERSION, splits={"val": [scene.name for scene in again]}, lidar=True)
+    names = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert all((root / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+@pytest.mark.slow
+def test_pictures_are_recorded_where_they_are_asked_for(tmp_path):
+    scenes = simulate_scenes(1, seed=4, num_frames=1)
+    write_nuscenes(tmp_path, scenes, version=VERSION, splits={}, lidar=True, cameras=True)
+    (frame,) = NuScenes(tmp_path, VERSION).drives()[0]
+    assert len(frame.cameras) == 6
+    for camera in frame.cameras.values():
+        image = camera.read_image()
+        assert image.shape == (900, 1600, 3)
+        assert image.std() > 10
