@@ -25,6 +25,7 @@ def draw_run(
     film: str | None = None,
     min_score: float = 0.25,
     radius: float = 50.0,
+    points: bool = False,
     advance: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
     """Draw each drive of a run (or one): OUT/<drive>_frame<N>.png, OUT/<drive>.png and, with `film`, OUT/<drive>.gif or .mp4.
@@ -32,6 +33,7 @@ def draw_run(
     frame      number of the frame to draw, the middle one where None
     min_score  tracks below it are left out
     radius     metres around the ego vehicle
+    points     draw the lidar points of `dataset` too; a missing cloud is what the data set's `on_missing` says
     Returns the paths written. UsageError for a frame that a drive does not have, and for numbers that make no picture.
     """
     if not 0 < radius < np.inf:
@@ -46,14 +48,14 @@ def draw_run(
         if len(item):
             if not 0 <= number < len(item):
                 raise UsageError(f"drive {item.name}: expected a frame in 0..{len(item) - 1}, got {number}")
-            picture = list(_moments(item, dataset, min_score, radius, stop=number + 1))[-1]
+            picture = list(_moments(item, dataset, min_score, radius, points=points, stop=number + 1))[-1]
             paths.append(out / f"{stem}_frame{number:03d}.png")
             save_picture(picture, paths[-1])
             paths.append(out / f"{stem}.png")
             save_picture(_whole(item, dataset, min_score), paths[-1])
             if film:
                 paths.append(out / f"{stem}.{film}")
-                save_animation(_moments(item, dataset, min_score, radius, size_px=FILM_PX), paths[-1])
+                save_animation(_moments(item, dataset, min_score, radius, points=points, size_px=FILM_PX), paths[-1])
         if advance:
             advance(item.name, done, len(drives))
     return paths
@@ -65,6 +67,7 @@ def _moments(
     min_score: float,
     radius: float,
     *,
+    points: bool = False,
     stop: int | None = None,
     size_px: int = PICTURE_PX,
 ) -> Iterator[Image.Image]:
@@ -80,6 +83,7 @@ def _moments(
             View.around_ego(frame.ego_to_global, radius=radius, size_px=size_px),
             tracks=tracks,
             truth=_truth(frame, dataset),
+            points=_points(frame, dataset, radius) if points and dataset is not None else None,
             ego_to_global=frame.ego_to_global,
             trails=trails.trails(),
             title=f"{drive.name}, frame {frame.index}, {seconds:.1f} s",
@@ -116,3 +120,11 @@ def _truth(frame: RunFrame, dataset: NuScenes | Kitti | None) -> Detections | No
     """The annotated objects that were hit by the lidar, as the official evaluation counts them."""
     truth = None if dataset is None else dataset.frame(frame.token).truth
     return truth if truth is None or truth.num_points is None else truth[truth.num_points > 0]
+
+
+def _points(frame: RunFrame, dataset: NuScenes | Kitti, radius: float) -> np.ndarray:
+    """(M, 3) lidar points of the key sweep that a picture shows, in the global frame, without the ego vehicle's own."""
+    recorded = dataset.frame(frame.token)
+    points = recorded.cloud.points[:, :3]
+    distance = np.abs(points[:, :2]).max(axis=1, initial=0)
+    return recorded.lidar_to_global.apply(points[(distance > 1.5) & (distance < 1.5 * radius)].astype(np.float64))

@@ -1,8 +1,8 @@
 """The main job on a drive that the project simulates itself: `python tools/demo.py`, or `make demo`.
 
-A simulated street is written as a nuScenes version; detections of it, with a detector's usual errors, are tracked, judged by the official
-devkit, exported for a planner and drawn. Everything is made on this machine; no data is needed. Lidar is not simulated yet, so the
-detections come from the street's truth and a model of a detector's errors, not from a network.
+A simulated street with its lidar is written as a nuScenes version, once; detections of it, with a detector's usual errors, are tracked,
+judged by the official devkit, exported for a planner and drawn. Everything is made on this machine; no data is needed. There is no
+network yet: the detections come from the street's truth and a model of a detector's errors.
 """
 
 import sys
@@ -17,7 +17,9 @@ import numpy as np
 import typer
 from rich.console import Console
 
+import perception
 from perception.cli.main import report_errors
+from perception.core.files import write_bytes
 from perception.drives import NuScenes
 from perception.drives.simulated import simulate_detections, simulate_scenes, write_nuscenes
 from perception.evaluation import detection_boxes, evaluate_officially, format_scores, write_submission
@@ -38,7 +40,13 @@ def demo(
     start = time.perf_counter()
     data, detections = out / "data", out / "detections.json"
     scenes = simulate_scenes(1, seed=seed)
-    write_nuscenes(data, scenes, version=VERSION, splits={SPLIT: [scene.name for scene in scenes]})
+    kept = data / f"{VERSION}-{seed}-{perception.__version__}"  # an empty file: this very drive has been recorded
+    if not kept.exists():
+        console.print("0. recording the street with a simulated lidar, 20 sweeps a second: some 40 s, the first time only")
+        write_nuscenes(data, scenes, version=VERSION, splits={SPLIT: [scene.name for scene in scenes]}, lidar=True)
+        for old in data.glob(f"{VERSION}-*"):
+            old.unlink()
+        write_bytes(kept, b"")
     dataset = NuScenes(data, VERSION)
     frames = [frame for drive in dataset.drives(SPLIT) for frame in drive]
     found = [detection for scene in scenes for detection in simulate_detections(scene, np.random.default_rng(seed))]
@@ -46,7 +54,10 @@ def demo(
     count = write_submission(detections, samples)
     objects = len({name for frame in frames if frame.truth is not None for name in frame.truth.instance})  # type: ignore[union-attr]
     seconds = (frames[-1].timestamp_us - frames[0].timestamp_us) * 1e-6
-    console.print(f"1. simulated street: {seconds:.1f} s, {len(frames)} key frames, {objects} objects  (nuScenes version {data / VERSION})")
+    clouds = sum(len(frame.cloud) for frame in frames)
+    console.print(
+        f"1. simulated street: {seconds:.1f} s, {len(frames)} key frames with {clouds:,} points, {objects} objects  ({data / VERSION})"
+    )
     console.print(f"2. simulated detector: {count} boxes with misses, false alarms, jitter and wrong velocities  ({detections})")
 
     report = track_submission(detections, dataset, out / "run", config=load_tracker_config(), split=SPLIT)
@@ -60,7 +71,7 @@ def demo(
     judge = partial(evaluate_officially, dataroot=data, version=VERSION, split=SPLIT, out=out / "run" / "evaluation", plots=False)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:  # the official tracking scores take most of the time
         of_tracks = aside.submit(judge, report.submission)
-        pictures = draw_run(run, out / "run" / "pictures", dataset=dataset, film="gif", radius=45)
+        pictures = draw_run(run, out / "run" / "pictures", dataset=dataset, film="gif", radius=45, points=True)
         console.print(f"5. pictures and a film of the drive: {', '.join(path.name for path in pictures)}")
         console.print("6. official scores (nuscenes-devkit)\n")
         for scores in (judge(detections), of_tracks.result()):

@@ -11,6 +11,7 @@ import typer
 import perception
 from perception.cli.doctor import doctor
 from perception.cli.evaluate import evaluate
+from perception.cli.simulate import simulate
 from perception.cli.track import track
 from perception.cli.validate import validate
 from perception.cli.view import view
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (doctor, track, evaluate, validate, view):
+for command in (doctor, simulate, track, evaluate, validate, view):
     app.command()(command)
 
 

@@ -11,7 +11,7 @@ from perception.cli.options import Version, printer, progress, tell
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data set, to draw the truth as well.", show_default=False)
+        Path | None, typer.Option("--data", help="Folder of the data set, to draw truth and points as well.", show_default=False)
     ] = None,
     version: Version = None,
     drive: Annotated[str | None, typer.Option(help="Draw this drive only.", show_default=False)] = None,
@@ -36,7 +36,7 @@ def view(
     if data is not None:
         from perception.drives import open_dataset
 
-        dataset = open_dataset(data, version=version, cameras=False, tell=tell)
+        dataset = open_dataset(data, version=version, on_missing="empty", cameras=False, tell=tell)
     with progress("drawing") as advance:
         paths = draw_run(
             opened,
@@ -47,6 +47,7 @@ def view(
             film=film,
             min_score=min_score,
             radius=radius,
+            points=dataset is not None,
             advance=advance,
         )
     for path in paths:

@@ -1,0 +1,38 @@
+"""`perception simulate`: drives that the project makes itself, in nuScenes' layout."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception.cli.options import printer
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder for the data set.", show_default=False)],
+    scenes: Annotated[int, typer.Option(help="How many scenes.", min=1, max=10_000)] = 1,
+    seed: Annotated[int, typer.Option(help="The same number gives the same bytes.", min=0)] = 0,
+    frames: Annotated[int, typer.Option(help="Key frames of a scene, two a second.", min=1, max=400)] = 40,
+    density: Annotated[float, typer.Option(help="1 is a usual street, 2 a crowded one.")] = 1.0,
+    cameras: Annotated[bool, typer.Option("--cameras", help="Six pictures a key frame as well; takes several times as long.")] = False,
+    version: Annotated[str, typer.Option(help="Name of the data set's version.")] = "v1.0-simulated",
+) -> None:
+    """Simulate drives through a street, with a lidar of 32 beams at 20 Hz, and write them as nuScenes does.
+
+    The last fifth of the scenes, one at least, is the split simulated_val, the others are simulated_train.
+
+    Example: perception simulate out/street --scenes 1 --seed 7
+    """
+    from perception.drives.simulated import simulate_scenes, write_nuscenes
+
+    start = time.perf_counter()
+    drives = simulate_scenes(scenes, seed=seed, num_frames=frames, density=density)
+    names = [drive.name for drive in drives]
+    held_out = max(round(scenes / 5), 1)
+    splits = {"simulated_train": names[:-held_out], "simulated_val": names[-held_out:]}
+    folder = write_nuscenes(out, drives, version=version, splits=splits, lidar=True, cameras=cameras)
+    boxes = sum(int(thing.present.sum()) for drive in drives for thing in drive.objects)
+    seconds = time.perf_counter() - start
+    printer().print(f"{scenes} scenes, {scenes * frames} key frames, {boxes} annotations in {seconds:.0f} s")
+    printer().print(str(folder), markup=False)
