@@ -32,7 +32,7 @@ def test_the_demo_runs_and_prints_its_figures(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     for pattern in (
-        r"1\. simulated street: \d+\.\d s, 40 key frames, \d+ objects",
+        r"1\. simulated street: \d+\.\d s, 40 key frames with 1,\d\d\d,\d\d\d points, \d+ objects",
         r"2\. simulated detector: \d+ boxes",
         r"3\. greedy tracker: \d+ tracks, \d+ boxes",
         r"4\. .* \d+ rows of Parquet",

@@ -1,4 +1,4 @@
-"""Simulated drives: a street with its truth, nuScenes tables of it, and a detector that errs like a real one. No sensors yet."""
+"""Simulated drives: a street with its truth, a lidar and cameras that record it, and a detector that errs like a real one."""
 
 from perception.drives.simulated.detector import DetectorNoise, simulate_detections
 from perception.drives.simulated.street import SimulatedObject, SimulatedScene, simulate_scene, simulate_scenes
