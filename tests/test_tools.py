@@ -26,6 +26,21 @@ def tool(name):
     return module
 
 
+def test_simulated_clouds_are_measured_as_real_ones(tmp_path, capsys):
+    module = tool("compare_sim")
+    module.compare(tmp_path, None, 1, 3)
+    text = capsys.readouterr().out
+    assert "4 simulated key frames, 0 real ones" in text
+    (missing,) = re.search(r"missing in all.*?simulated \| ([\d.]+) \|", text, re.DOTALL).groups()
+    assert 4 < float(missing) < 30
+    plane = np.random.default_rng(0).uniform(-20, 20, (2000, 3))
+    plane[:, 2] = 0.02 * plane[:, 0] - 1.9
+    plane[:300, 2] += 1.5  # cars
+    height = module.height_above_road(plane)
+    np.testing.assert_allclose(height[300:], 0, atol=1e-6)
+    np.testing.assert_allclose(height[:300], 1.5, atol=1e-6)
+
+
 def test_the_demo_runs_and_prints_its_figures(tmp_path):
     pytest.importorskip("nuscenes.eval.tracking.evaluate")
     command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--out", str(tmp_path / "demo")]
