@@ -60,14 +60,14 @@ def scan(
     owner = np.full(ray.shape[:2], SCENERY, np.int32)
     for columns in np.array_split(np.arange(model.columns), num_pieces):
         piece, size = slice(columns[0], columns[-1] + 1), (len(columns), model.num_beams)
-        rays = [np.ascontiguousarray(part[piece].reshape(-1, 3), np.float32) for part in (origin, ray)]
+        start, along = (np.ascontiguousarray(part[piece].reshape(-1, 3), np.float32) for part in (origin, ray))
         for matter in matter_at(float(column_time[piece].mean())):
             nearest, farthest = model.range_limits
-            hits = cast_rays(*rays, matter.shapes, seed=int(rng.integers(2**62)), min_range=nearest, max_range=farthest)
+            hits = cast_rays(start, along, matter.shapes, seed=int(rng.integers(2**62)), min_range=nearest, max_range=farthest)
             is_nearer = hits.distance.reshape(size) < distance[piece]
             hit = is_nearer.ravel()
             shape, normal = hits.primitive[hit], hits.normal[hit]
-            across = np.abs(np.einsum("ni,ni->n", normal, rays[1][hit]))
+            across = np.abs(np.einsum("ni,ni->n", normal, along[hit]))
             distance[piece][is_nearer] = hits.distance[hit]
             cosine[piece][is_nearer] = np.where((normal == 0).all(axis=1), VOLUME_COSINE, across)
             reading[piece][is_nearer] = matter.reflectivity[shape]
