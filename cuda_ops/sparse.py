@@ -73,14 +73,14 @@ def sparse_indices(
     for name, value, least in (("batch_size", batch_size, 1), ("capacity", 0 if capacity is None else capacity, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
             raise ValueError(f"sparse_indices: {name}: expected an integer from {least} to 2^31 - 1, got {value!r}")
-    coords = space_of("sparse_indices", coords=coords).take("coords", coords, ("N", "3 or 4"), "int32", "int64")
+    space_of("sparse_indices", coords=coords)
     axes = [*shape, *kernel, *steps, *margin]
     out_coords, table, counters = dispatch("sparse_indices", _sparse_indices, coords, batch_size, axes, submanifold, capacity)
-    return SparseIndices(coords if submanifold else out_coords, table, (out[0], out[1], out[2]), counters)
+    return SparseIndices(out_coords, table, (out[0], out[1], out[2]), counters)
 
 
 def _sparse_indices(coords: Any, batch_size: int, axes: list[int], submanifold: bool, capacity: int | None) -> tuple[Any, Any, Any]:
-    """axes: cells, kernel, stride, padding, each along z, y, x. With submanifold the coords come back empty: they are the inputs'."""
+    """axes: cells, kernel, stride and padding, each along z, y, x."""
     space = space_of("sparse_indices", coords=coords)
     coords = space.take("coords", coords, ("N", "3 or 4"), "int32", "int64")
     count, columns = coords.shape
@@ -95,7 +95,9 @@ def _sparse_indices(coords: Any, batch_size: int, axes: list[int], submanifold: 
     if submanifold:
         table = space.empty((count, taps), "int32")
         space.call("sparse_table", *geometry, None, count, None, table, counters)
-        return space.empty((0, columns), "int32"), table, counters
+        out_coords = space.empty((count, columns), "int32")
+        out_coords[:] = coords  # a copy: what is registered with torch must not give back its argument
+        return out_coords, table, counters
     # An input is seen through at most ceil(kernel / stride) taps along each axis.
     most = count * math.prod(-(-k // s) for k, s in zip(kernel, stride, strict=True))
     rows = min(most, batch_size * math.prod(out)) if capacity is None else capacity

@@ -90,8 +90,7 @@ def _fake_rays(
 def _fake_sparse_indices(coords, batch_size, axes, submanifold, capacity):
     rows = coords.shape[0] if submanifold else _dynamic() if capacity is None else capacity
     table = coords.new_empty((rows, axes[3] * axes[4] * axes[5]), dtype=torch.int32)
-    out_coords = coords.new_empty((0 if submanifold else rows, coords.shape[1]), dtype=torch.int32)
-    return out_coords, table, coords.new_empty((4,), dtype=torch.int64)
+    return coords.new_empty((rows, coords.shape[1]), dtype=torch.int32), table, coords.new_empty((4,), dtype=torch.int64)
 
 
 def _fake_scatter_max(values, index, size):

@@ -135,6 +135,7 @@ SAMPLES: dict[str, list[partial]] = {
 }
 
 ALL_SAMPLES = [pytest.param(name, sample, id=f"{name}-{i}") for name, samples in SAMPLES.items() for i, sample in enumerate(samples)]
+TORCH_ONLY = {"gather_bilinear_gradient"}  # steps of a backward pass that have no use for NumPy
 each_sample = pytest.mark.parametrize(("name", "sample"), ALL_SAMPLES)
 
 
@@ -223,7 +224,7 @@ def test_compiled_is_eager(name, sample):
     assert torch_ops.registered(name) in operators
 
 
-@each_sample
+@pytest.mark.parametrize(("name", "sample"), [p for p in ALL_SAMPLES if p.values[0] not in TORCH_ONLY])
 def test_numpy_and_tensors_give_the_same_bits(name, sample):
     skip_without_body(name)
     on_numpy, on_torch = filled(sample, plain)(), filled(sample, tensors)()
