@@ -39,7 +39,9 @@ def house(pile: Pile, side: Frontage, begin: float, end: float, front: float, rn
     height = float(rng.uniform(3.2, 7.5) if is_low else rng.uniform(6, 22))
     storey = float(rng.uniform(2.8, 3.6))
     wall, trim = surface_reading(26, rng), surface_reading(30, rng)
-    red, green, blue = rng.integers(110, 215, 3).tolist()
+    light, warm, fresh = rng.integers(110, 215, 3).tolist()
+    tint = (warm - 162) // 4, (fresh - 162) // 8
+    color = light + tint[0], light + tint[1], light - tint[0]  # plaster and brick: warm or cold, hardly coloured
     pile.begin(*side.at((begin + end) / 2, front))
     pieces = int(rng.integers(1, 4)) if length > 14 else 1
     edges = np.linspace(begin, end, pieces + 1).tolist()
@@ -47,7 +49,7 @@ def house(pile: Pile, side: Frontage, begin: float, end: float, front: float, rn
     for i in range(pieces):
         back = 0.0 if i == main else float(rng.choice([0.0, rng.uniform(0.4, 4.0)]))
         high = height if i == main else height * float(rng.uniform(0.45, 1.1))
-        facade = Facade(side, edges[i], edges[i + 1], front + back, high, depth - back, storey, trim, (red, green, blue))
+        facade = Facade(side, edges[i], edges[i + 1], front + back, high, depth - back, storey, trim, color)
         _relief(pile, facade, wall, rng)
     if is_low and pieces == 1 and rng.random() < 0.8:
         slope = float(rng.uniform(0.7, 1.6))  # metres in per metre of height
