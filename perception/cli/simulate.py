@@ -16,6 +16,7 @@ def simulate(
     frames: Annotated[int, typer.Option(help="Key frames of a scene, two a second.", min=1, max=400)] = 40,
     density: Annotated[float, typer.Option(help="1 is a usual street, 2 a crowded one.")] = 1.0,
     cameras: Annotated[bool, typer.Option("--cameras", help="Six pictures a key frame as well; takes several times as long.")] = False,
+    layout: Annotated[str, typer.Option("--format", help="nuscenes: drives; clips: training samples, four a scene.")] = "nuscenes",
     version: Annotated[str, typer.Option(help="Name of the data set's version.")] = "v1.0-simulated",
 ) -> None:
     """Simulate drives through a street, with a lidar of 32 beams at 20 Hz, and write them as nuScenes does.
@@ -24,9 +25,18 @@ def simulate(
 
     Example: perception simulate out/street --scenes 1 --seed 7
     """
+    from perception.core.errors import UsageError
     from perception.drives.simulated import simulate_scenes, write_nuscenes
+    from perception.drives.simulated.clips import CLIPS_A_SCENE, write_clips
 
+    if layout not in ("nuscenes", "clips"):
+        raise UsageError(f"--format {layout}: expected nuscenes or clips")
     start = time.perf_counter()
+    if layout == "clips":
+        paths = write_clips(out, scenes * CLIPS_A_SCENE, seed=seed, density=density)
+        printer().print(f"{len(paths)} clips of {scenes} scenes in {time.perf_counter() - start:.0f} s")
+        printer().print(str(out), markup=False)
+        return
     drives = simulate_scenes(scenes, seed=seed, num_frames=frames, density=density)
     names = [drive.name for drive in drives]
     held_out = max(round(scenes / 5), 1)

@@ -1,11 +1,8 @@
 """What the sensors of the rig store of a simulated scene: lidar sweeps at 20 Hz, pictures at the key frames, and what they hit."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +15,11 @@ from perception.drives.simulated.catalog import SENSORS
 from perception.drives.simulated.lidar import Turn, scan, sensor_poses
 from perception.drives.simulated.lidars import LIDARS
 from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.parallel import map_scenes
 from perception.drives.simulated.street import SimulatedScene
 
 LIDAR = SENSORS[0]
+LIDAR_TO_EGO = Transform.from_quaternion(LIDAR.rotation, LIDAR.translation)
 MODEL = LIDARS["hdl32e_nuscenes"]
 SWEEPS_BEFORE = 10  # of the first key frame
 _KNOTS = 5  # poses within a turn, between which the sensor moves evenly
@@ -61,41 +60,33 @@ def record_scenes(root: Path, scenes: Sequence[SimulatedScene], *, cameras: bool
 
     Files appear complete or not at all; the same scenes give the same bytes.
     """
-    workers = min(len(scenes), workers or os.cpu_count() or 1)
-    record = partial(record_scene, root, cameras=cameras)
-    if workers <= 1:
-        return [record(scene) for scene in scenes]
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # a scene a core; the workers read it when they start
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            return list(pool.map(record, scenes))
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+    return map_scenes(partial(record_scene, root, cameras=cameras), scenes, workers)
 
 
 def record_scene(root: Path, scene: SimulatedScene, *, cameras: bool = False) -> Recording:
     """Record one scene: every sweep from half a second before the first key frame to the last one, and the pictures of the key frames."""
     files, num_points = [], []
-    lidar_to_ego = Transform.from_quaternion(LIDAR.rotation, LIDAR.translation)
     for time_us, frame, is_key in sweep_times(scene.timestamps_us):
-        seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
-        turn = scan(MODEL, partial(_lidar_at, scene, lidar_to_ego), scene.world.matter_at, seconds, _random(scene, LIDAR.channel, time_us))
+        turn, ego_to_global = scan_at(scene, time_us)
         folder = "samples" if is_key else "sweeps"
         name = f"{folder}/{LIDAR.channel}/simulated-{scene.name}__{LIDAR.channel}__{time_us}.pcd.bin"
         rows = np.column_stack([turn.points, turn.ring]).astype("<f4")
         write_bytes(Path(root) / name, rows.tobytes())
-        ego_to_global = _ego_to_global(scene, seconds)
         files.append(SensorFile(LIDAR.channel, time_us, name, frame, is_key, ego_to_global))
         if is_key:
-            num_points.append(count_points(scene, frame, turn, ego_to_global @ lidar_to_ego))
+            num_points.append(count_points(scene, frame, turn, ego_to_global @ LIDAR_TO_EGO))
     if cameras:
         for frame in range(len(scene)):
             files += _pictures(root, scene, frame)
     return Recording(files, num_points)
+
+
+def scan_at(scene: SimulatedScene, time_us: int, *, num_pieces: int = 6) -> tuple[Turn, Transform]:
+    """The lidar's turn that ends at a time, and the ego vehicle's pose then."""
+    seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
+    rng = np.random.default_rng([scene.world.seed, time_us])
+    turn = scan(MODEL, partial(_lidar_at, scene), scene.world.matter_at, seconds, rng, num_pieces=num_pieces)
+    return turn, _ego_to_global(scene, seconds)
 
 
 def sweep_times(timestamps_us: np.ndarray) -> list[tuple[int, int, bool]]:
@@ -142,14 +133,10 @@ def _pictures(root: Path, scene: SimulatedScene, frame: int) -> list[SensorFile]
     return files
 
 
-def _lidar_at(scene: SimulatedScene, lidar_to_ego: Transform, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _lidar_at(scene: SimulatedScene, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     knots = np.linspace(seconds.min() - 1e-4, seconds.max() + 1e-4, _KNOTS)
-    return sensor_poses(seconds, knots, [pose @ lidar_to_ego for pose in scene.world.ego_to_street(knots)])
+    return sensor_poses(seconds, knots, [pose @ LIDAR_TO_EGO for pose in scene.world.ego_to_street(knots)])
 
 
 def _ego_to_global(scene: SimulatedScene, seconds: float) -> Transform:
     return scene.street_to_global @ scene.world.ego_to_street(np.array([seconds]))[0]
-
-
-def _random(scene: SimulatedScene, channel: str, time_us: int) -> np.random.Generator:
-    return np.random.default_rng([scene.world.seed, sum(channel.encode()), time_us])

@@ -1,0 +1,162 @@
+"""Training samples from simulated streets: ten sweeps in one cloud and the boxes around them, small files, many scenes."""
+
+import zipfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from perception.core import NUSCENES_DETECTION, Boxes3D, DataError, Detections, PointCloud, Transform
+from perception.core.files import atomic_write
+from perception.core.frame import Frame, Sweep
+from perception.drives.simulated.parallel import map_scenes
+from perception.drives.simulated.recording import LIDAR_TO_EGO, MODEL, count_points, scan_at
+from perception.drives.simulated.street import SimulatedScene, simulate_scene
+from perception.drives.sweeps import accumulate_sweeps
+
+NUM_SWEEPS = 10
+CLIPS_A_SCENE = 4
+_FRAMES_APART = 5  # key frames: 2.5 s, in which a street has changed
+_STEP = 0.005  # metres between coordinates that a clip can hold: +-163 m in 16 bits
+_LARGEST = 64 << 20  # bytes of a clip's file, far above any
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One training sample.
+
+    cloud         ten sweeps in the lidar frame of the key sweep, ages in seconds; coordinates in steps of 5 mm
+    lidar_to_ego  how the lidar is mounted
+    truth         objects in the EGO frame of the key sweep, with the returns of the key sweep within each box
+    """
+
+    cloud: PointCloud
+    lidar_to_ego: Transform
+    truth: Detections
+
+
+def simulated_frame(scene: SimulatedScene, index: int, *, num_sweeps: int = NUM_SWEEPS) -> Frame:
+    """A key frame of a scene with its cloud and the sweeps before it, scanned at once and kept in memory."""
+    key_us, step = int(scene.timestamps_us[index]), round(1e6 / MODEL.rate_hz)
+    sweeps = []
+    for k in range(num_sweeps):
+        turn, ego_to_global = scan_at(scene, key_us - k * step, num_pieces=4)
+        points = np.zeros((int(turn.is_return.sum()), 5), np.float32)
+        points[:, :4] = turn.points[turn.is_return]
+        cloud = PointCloud(points, turn.ring[turn.is_return].astype(np.int64))
+        sweeps.append(Sweep(f"{scene.name}-{key_us - k * step}", key_us - k * step, LIDAR_TO_EGO, ego_to_global, partial(_same, cloud)))
+        if k == 0:
+            counts = count_points(scene, index, turn, ego_to_global @ LIDAR_TO_EGO)
+    here = [i for i, thing in enumerate(scene.objects) if thing.present[index]]
+    truth = scene.truth(index)
+    truth = Detections(
+        truth.boxes,
+        truth.label,
+        truth.score,
+        truth.classes,
+        attribute=truth.attribute,
+        num_points=counts[here],
+        instance=truth.instance,
+    )
+    key, *earlier = sweeps
+    return Frame(
+        token=key.token,
+        timestamp_us=key_us,
+        lidar_to_ego=LIDAR_TO_EGO,
+        ego_to_global=key.ego_to_global,
+        cameras={},
+        truth=truth,
+        read_cloud=key.read_cloud,
+        find_sweeps=lambda count: earlier[:count],
+    )
+
+
+def write_clips(folder: Path, count: int, *, seed: int, density: float = 1.0, workers: int | None = None) -> list[Path]:
+    """Simulate `count` clips into `folder/clip-000000.npz`, ..., four from each street; the same seed gives the same bytes.
+
+    density  of the streets, drawn between half and double of it; each depends on the seed and its own number only
+    """
+    numbers = range(-(-count // CLIPS_A_SCENE))
+    write = partial(_write_scene, Path(folder), count, seed, density)
+    return [path for paths in map_scenes(write, numbers, workers) for path in paths]
+
+
+def write_clip(path: Path, frame: Frame) -> None:
+    """One clip from a frame that knows its truth and its earlier sweeps. Raises DataError for one without truth."""
+    if frame.truth is None:
+        raise DataError(f"frame {frame.token}: expected one with truth")
+    points = accumulate_sweeps(frame, NUM_SWEEPS).points
+    place = np.round(points[:, :3] / _STEP)
+    is_near = (np.abs(place) < 2**15 - 1).all(axis=1)
+    truth = frame.truth.transformed(frame.ego_to_global.inverse())
+    boxes = truth.boxes
+    arrays = {
+        "place": place[is_near].astype(np.int16),
+        "intensity": np.clip(points[is_near, 3], 0, 255).astype(np.uint8),
+        "age_ms": np.round(points[is_near, 4] * 1000).astype(np.uint16),
+        "boxes": np.column_stack([boxes.center, boxes.size, boxes.yaw, boxes.velocity]).astype(np.float32),
+        "label": truth.label.astype(np.int8),
+        "num_points": (np.zeros(len(truth)) if truth.num_points is None else truth.num_points).astype(np.int32),
+        "lidar_to_ego": frame.lidar_to_ego.matrix,
+    }
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():  # np.savez would write the time of day into the file
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
+                np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_clip(path: Path) -> Clip:
+    """A clip from its file. Raises DataError for a file that is none."""
+    wanted = {
+        "place": (np.int16, 2),
+        "intensity": (np.uint8, 1),
+        "age_ms": (np.uint16, 1),
+        "boxes": (np.float32, 2),
+        "label": (np.int8, 1),
+        "num_points": (np.int32, 1),
+        "lidar_to_ego": (np.float64, 2),
+    }
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise DataError(f"{path}: expected a clip of at most {_LARGEST >> 20} MiB, got {path.stat().st_size} bytes")
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                raise DataError(f"{path}: expected a clip of at most {_LARGEST >> 20} MiB, got an archive of more")
+            arrays = {name: np.lib.format.read_array(archive.open(f"{name}.npy"), allow_pickle=False) for name in wanted}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: expected a clip as `write_clips` makes it, got {error}") from None
+    for name, (dtype, dimensions) in wanted.items():
+        if arrays[name].dtype != dtype or arrays[name].ndim != dimensions:
+            got = f"{arrays[name].ndim}-dimensional {arrays[name].dtype}"
+            raise DataError(f"{path}: {name}: expected {dimensions}-dimensional {np.dtype(dtype)}, got {got}")
+    place, boxes = arrays["place"], arrays["boxes"].astype(np.float64)
+    if place.shape != (len(arrays["intensity"]), 3) or boxes.shape != (len(arrays["label"]), 9) or arrays["lidar_to_ego"].shape != (4, 4):
+        raise DataError(f"{path}: expected place (N, 3), boxes (M, 9) and lidar_to_ego (4, 4), got {place.shape}, {boxes.shape}")
+    points = np.empty((len(place), 5), np.float32)
+    points[:, :3], points[:, 3] = place * np.float32(_STEP), arrays["intensity"]
+    points[:, 4] = arrays["age_ms"] / np.float32(1000)
+    pose = arrays["lidar_to_ego"]
+    truth = Detections(
+        Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]),
+        arrays["label"].astype(np.int64),
+        np.ones(len(boxes)),
+        NUSCENES_DETECTION,
+        num_points=arrays["num_points"].astype(np.int64),
+    )
+    return Clip(PointCloud(points), Transform(pose[:3, :3], pose[:3, 3]), truth)
+
+
+def _same(cloud: PointCloud) -> PointCloud:
+    return cloud
+
+
+def _write_scene(folder: Path, count: int, seed: int, density: float, number: int) -> list[Path]:
+    rng = np.random.default_rng([seed, number])
+    crowd = density * 2.0 ** rng.uniform(-1, 1)
+    scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=1 + _FRAMES_APART * (CLIPS_A_SCENE - 1), density=crowd)
+    paths = []
+    for k in range(min(CLIPS_A_SCENE, count - number * CLIPS_A_SCENE)):
+        paths.append(folder / f"clip-{number * CLIPS_A_SCENE + k:06d}.npz")
+        write_clip(paths[-1], simulated_frame(scene, k * _FRAMES_APART))
+    return paths

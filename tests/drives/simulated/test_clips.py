@@ -1,0 +1,64 @@
+"""Clips hold what the frame had, to the step of their numbers; broken files are said to be so."""
+
+import numpy as np
+import pytest
+
+from cuda_ops import points_in_boxes
+from perception.core import DataError
+from perception.drives import accumulate_sweeps
+from perception.drives.simulated import simulate_scene
+from perception.drives.simulated.clips import read_clip, simulated_frame, write_clip, write_clips
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return simulated_frame(simulate_scene("clip", np.random.default_rng(2), num_frames=2), 1, num_sweeps=10)
+
+
+def test_a_clip_is_the_frame_to_half_a_step(frame, tmp_path):
+    write_clip(tmp_path / "one.npz", frame)
+    clip, cloud = read_clip(tmp_path / "one.npz"), accumulate_sweeps(frame, 10)
+    near = np.abs(cloud.points[:, :3]).max(axis=1) < 163
+    np.testing.assert_allclose(clip.cloud.points[:, :3], cloud.points[near, :3], atol=0.0026)
+    np.testing.assert_array_equal(clip.cloud.points[:, 3], cloud.points[near, 3])
+    np.testing.assert_allclose(clip.cloud.points[:, 4], cloud.points[near, 4], atol=1e-6)
+    assert sorted(np.unique(clip.cloud.points[:, 4].round(2))) == pytest.approx(np.arange(10) * 0.05, abs=1e-6)
+    truth = frame.truth.transformed(frame.ego_to_global.inverse())
+    np.testing.assert_allclose(clip.truth.boxes.center, truth.boxes.center, atol=1e-4)
+    np.testing.assert_allclose(clip.truth.boxes.velocity, truth.boxes.velocity, atol=1e-4)
+    np.testing.assert_array_equal(clip.truth.num_points, truth.num_points)
+
+
+def test_the_returns_of_the_key_sweep_are_in_the_boxes(frame, tmp_path):
+    write_clip(tmp_path / "one.npz", frame)
+    clip = read_clip(tmp_path / "one.npz")
+    key = clip.cloud.points[clip.cloud.points[:, 4] == 0, :3]
+    boxes = clip.truth.boxes
+    inside = points_in_boxes(
+        clip.lidar_to_ego.apply(key.astype(np.float64)).astype(np.float32), np.column_stack([boxes.center, boxes.size, boxes.yaw])
+    ).count
+    assert clip.truth.num_points.sum() > 50
+    # returns of the road at a box's bottom come and go with the step
+    assert np.abs(inside - clip.truth.num_points).sum() < 0.1 * clip.truth.num_points.sum()
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_number(tmp_path):
+    few, more = (write_clips(tmp_path / str(count), count, seed=5, workers=1) for count in (1, 2))
+    assert [path.name for path in more] == ["clip-000000.npz", "clip-000001.npz"]
+    assert few[0].read_bytes() == more[0].read_bytes()
+    assert more[0].read_bytes() != more[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"not a zip", "expected a clip as `write_clips` makes it, got File is not a zip file", id="text"),
+        pytest.param(None, "expected a clip as `write_clips` makes it", id="cut short"),
+    ],
+)
+def test_a_broken_file_is_said_to_be_so(frame, tmp_path, content, message):
+    path = tmp_path / "one.npz"
+    write_clip(path, frame)
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(DataError, match=message):
+        read_clip(path)
