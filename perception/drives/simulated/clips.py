@@ -39,7 +39,7 @@ class Clip:
 def simulated_frame(scene: SimulatedScene, index: int, *, num_sweeps: int = NUM_SWEEPS) -> Frame:
     """A key frame of a scene with its cloud and the sweeps before it, scanned at once and kept in memory."""
     key_us, step = int(scene.timestamps_us[index]), round(1e6 / MODEL.rate_hz)
-    sweeps = []
+    sweeps, counts = [], np.zeros(len(scene.objects), np.int64)
     for k in range(num_sweeps):
         turn, ego_to_global = scan_at(scene, key_us - k * step, num_pieces=4)
         points = np.zeros((int(turn.is_return.sum()), 5), np.float32)
