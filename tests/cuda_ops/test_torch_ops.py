@@ -10,7 +10,6 @@ import pytest
 
 import cuda_ops
 from cuda_ops import Grid, Primitives, gather, scatter
-from cuda_ops.arrays import _cpu
 from cuda_ops.dispatch import dispatch
 
 torch = pytest.importorskip("torch")
@@ -178,11 +177,6 @@ def assert_same(ours: Any, theirs: Any) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def skip_without_body(name: str) -> None:
-    if not hasattr(_cpu, name):
-        pytest.skip(f"{name} has no CUDA body yet, and this build emulates those")
-
-
 def test_every_operator_and_every_public_function_has_samples():
     assert {name for name in torch_ops.OPERATORS if not SAMPLES.get(name)} == set()
     public = {name for name in cuda_ops.__all__ if inspect.isfunction(getattr(cuda_ops, name))}
@@ -198,7 +192,6 @@ def test_an_operator_with_a_gradient_has_a_sample_that_asks_for_it(name):
 
 @each_sample
 def test_opcheck(name, sample, monkeypatch):
-    skip_without_body(name)
     calls, registered = [], torch_ops.registered
     monkeypatch.setattr(torch_ops, "registered", lambda called: lambda *a: calls.append((called, a)) or registered(called)(*a))
     filled(sample, tensors)()
@@ -211,7 +204,6 @@ def test_opcheck(name, sample, monkeypatch):
 @each_sample
 def test_compiled_is_eager(name, sample):
     """Without a break of the graph, also where the data tell how many rows come out."""
-    skip_without_body(name)
     call, operators = filled(sample, tensors), []
 
     def backend(graph, inputs):
@@ -226,7 +218,6 @@ def test_compiled_is_eager(name, sample):
 
 @pytest.mark.parametrize(("name", "sample"), [p for p in ALL_SAMPLES if p.values[0] not in TORCH_ONLY])
 def test_numpy_and_tensors_give_the_same_bits(name, sample):
-    skip_without_body(name)
     on_numpy, on_torch = filled(sample, plain)(), filled(sample, tensors)()
     assert_same(on_torch, on_numpy)
     assert_same(filled(sample, plain)(), on_numpy)  # and the same again
