@@ -1,5 +1,6 @@
 """`perception simulate`: drives that the project makes itself, in nuScenes' layout."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,7 @@ def simulate(
         raise UsageError(f"--format {layout}: expected nuscenes or clips")
     start = time.perf_counter()
     if layout == "clips":
-        paths = write_clips(out, scenes * CLIPS_A_SCENE, seed=seed, density=density)
+        paths = write_clips(out, scenes * CLIPS_A_SCENE, seed=seed, density=density, workers=os.cpu_count() or 1)
         printer().print(f"{len(paths)} clips of {scenes} scenes in {time.perf_counter() - start:.0f} s")
         printer().print(str(out), markup=False)
         return
@@ -41,7 +42,7 @@ def simulate(
     names = [drive.name for drive in drives]
     held_out = max(round(scenes / 5), 1)
     splits = {"simulated_train": names[:-held_out], "simulated_val": names[-held_out:]}
-    folder = write_nuscenes(out, drives, version=version, splits=splits, lidar=True, cameras=cameras)
+    folder = write_nuscenes(out, drives, version=version, splits=splits, lidar=True, cameras=cameras, workers=os.cpu_count() or 1)
     boxes = sum(int(thing.present.sum()) for drive in drives for thing in drive.objects)
     seconds = time.perf_counter() - start
     printer().print(f"{scenes} scenes, {scenes * frames} key frames, {boxes} annotations in {seconds:.0f} s")

@@ -72,7 +72,7 @@ def simulated_frame(scene: SimulatedScene, index: int, *, num_sweeps: int = NUM_
     )
 
 
-def write_clips(folder: Path, count: int, *, seed: int, density: float = 1.0, workers: int | None = None) -> list[Path]:
+def write_clips(folder: Path, count: int, *, seed: int, density: float = 1.0, workers: int = 1) -> list[Path]:
     """Simulate `count` clips into `folder/clip-000000.npz`, ..., four from each street; the same seed gives the same bytes.
 
     density  of the streets, drawn between half and double of it; each depends on the seed and its own number only

@@ -10,9 +10,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_scenes(work: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None) -> list[Result]:
-    """work(item) for each item, in their order; in this process where there is one item or one core. Both must be picklable."""
-    workers = min(len(items), workers or os.cpu_count() or 1)
+def map_scenes(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
+    """work(item) for each item, in their order, in `workers` processes; in this one where that is 1. All must be picklable.
+
+    More than one asks of a script what `multiprocessing` asks: its main part stands under `if __name__ == "__main__"`.
+    """
+    workers = min(len(items), workers)
     if workers <= 1:
         return [work(item) for item in items]
     before = os.environ.get("OMP_NUM_THREADS")

@@ -21,6 +21,7 @@ from perception.drives.simulated.street import SimulatedScene
 LIDAR = SENSORS[0]
 LIDAR_TO_EGO = Transform.from_quaternion(LIDAR.rotation, LIDAR.translation)
 MODEL = LIDARS["hdl32e_nuscenes"]
+_CHANNELS = [sensor.channel for sensor in SENSORS]
 SWEEPS_BEFORE = 10  # of the first key frame
 _KNOTS = 5  # poses within a turn, between which the sensor moves evenly
 
@@ -55,18 +56,32 @@ class Recording:
     num_points: list[np.ndarray]
 
 
-def record_scenes(root: Path, scenes: Sequence[SimulatedScene], *, cameras: bool = False, workers: int | None = None) -> list[Recording]:
-    """Record scenes into `root/samples` and `root/sweeps`, several at a time where there are several cores.
+def record_scenes(root: Path, scenes: Sequence[SimulatedScene], *, cameras: bool = False, workers: int = 1) -> list[Recording]:
+    """Record scenes into `root/samples` and `root/sweeps`: every sweep from half a second before the first key frame to the last one, and
+    with `cameras` the pictures of the key frames.
 
+    workers  processes; where there are more than scenes, they share the frames of each (see `map_scenes`)
     Files appear complete or not at all; the same scenes give the same bytes.
     """
-    return map_scenes(partial(record_scene, root, cameras=cameras), scenes, workers)
+    num_parts = max(-(-workers // max(len(scenes), 1)), 1)
+    items = [(scene, part) for scene in scenes for part in range(num_parts)]
+    found = map_scenes(partial(_record_part, root, cameras, num_parts), items, workers)
+    recordings = []
+    for first in range(0, len(found), num_parts):
+        parts = found[first : first + num_parts]
+        files = sorted((file for part in parts for file in part.files), key=lambda file: (_CHANNELS.index(file.channel), file.timestamp_us))
+        recordings.append(Recording(files, [count for part in parts for count in part.num_points]))
+    return recordings
 
 
-def record_scene(root: Path, scene: SimulatedScene, *, cameras: bool = False) -> Recording:
-    """Record one scene: every sweep from half a second before the first key frame to the last one, and the pictures of the key frames."""
+def _record_part(root: Path, cameras: bool, num_parts: int, item: tuple[SimulatedScene, int]) -> Recording:
+    """Record the `part`-th of so many parts of a scene: key frames that follow each other, each with the sweeps before it."""
+    scene, part = item
+    frames = np.array_split(np.arange(len(scene)), num_parts)[part].tolist()
     files, num_points = [], []
     for time_us, frame, is_key in sweep_times(scene.timestamps_us):
+        if frame not in frames:
+            continue
         turn, ego_to_global = scan_at(scene, time_us)
         folder = "samples" if is_key else "sweeps"
         name = f"{folder}/{LIDAR.channel}/simulated-{scene.name}__{LIDAR.channel}__{time_us}.pcd.bin"
@@ -75,9 +90,8 @@ def record_scene(root: Path, scene: SimulatedScene, *, cameras: bool = False) ->
         files.append(SensorFile(LIDAR.channel, time_us, name, frame, is_key, ego_to_global))
         if is_key:
             num_points.append(count_points(scene, frame, turn, ego_to_global @ LIDAR_TO_EGO))
-    if cameras:
-        for frame in range(len(scene)):
-            files += _pictures(root, scene, frame)
+    for frame in frames if cameras else []:
+        files += _pictures(root, scene, frame)
     return Recording(files, num_points)
 
 

@@ -38,6 +38,7 @@ def write_nuscenes(
     splits: Mapping[str, Sequence[str]],
     lidar: bool = False,
     cameras: bool = False,
+    workers: int = 1,
 ) -> Path:
     """Write `scenes` as the nuScenes version `root/version` and give back that folder.
 
@@ -45,6 +46,7 @@ def write_nuscenes(
     lidar    record the lidar: key sweeps into `samples`, those between them into `sweeps`; num_lidar_pts counts their returns. Without it
              each sample has one LIDAR_TOP sample_data whose file is named but not written, and num_lidar_pts is an estimate
     cameras  record six pictures a key frame as well
+    workers  processes that record (see `parallel.map_scenes`)
     Tokens depend on the scenes' names and the version only; the same scenes give the same bytes.
     Files appear complete or not at all. Raises UsageError for a split with unknown scenes, or scenes of the same name.
     """
@@ -56,7 +58,9 @@ def write_nuscenes(
         if unknown:
             raise UsageError(f"write_nuscenes: split {split!r}: expected scenes of {names}, got {unknown}")
     folder = inside(Path(root), version, where="write_nuscenes: version")
-    recordings: Sequence[Recording | None] = record_scenes(Path(root), scenes, cameras=cameras) if lidar else [None] * len(scenes)
+    recordings: Sequence[Recording | None] = (
+        record_scenes(Path(root), scenes, cameras=cameras, workers=workers) if lidar else [None] * len(scenes)
+    )
     tables = fixed_tables(cameras=lidar and cameras)
     for scene, recording in zip(scenes, recordings, strict=True):
         for name, rows in scene_tables(scene, version, recording).items():
