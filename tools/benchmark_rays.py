@@ -14,7 +14,7 @@ FACES = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [
 
 
 def ray_cases() -> list[Case]:
-    """One sweep of a 32-beam lidar; both include what they prepare: our table's grid, Embree's tree, which is also shown made before."""
+    """One sweep of a 32-beam lidar; both include the tree they prepare; Embree's is also shown made before."""
     boxes, heights, corner = street()
     ground = cuda_ops.Primitives.height_field(heights, corner, 1.0)
     primitives = cuda_ops.Primitives.concatenate(ground, cuda_ops.Primitives.boxes(boxes))
