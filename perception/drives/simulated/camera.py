@@ -1,7 +1,7 @@
 """Simulated cameras: pictures of matter by casting rays, with the object that each pixel shows."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -10,16 +10,19 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from cuda_ops import Hits, Primitives, cast_rays
+from cuda_ops import cast_rays
 from perception.core import Transform, UsageError
 from perception.core.expect import expect_array
 from perception.core.rle import encode_rle
 from perception.drives.simulated.catalog import SENSORS, Sensor
+from perception.drives.simulated.foliage import with_clumps
 from perception.drives.simulated.matter import SCENERY, Matter
-from perception.drives.simulated.shading import DAYLIGHT, GRAIN, Sun, shade
+from perception.drives.simulated.shading import DAYLIGHT, GRAIN, Scene, Sun, Target
+from perception.drives.simulated.texture import Finish
 
 CAMERAS: tuple[Sensor, ...] = tuple(sensor for sensor in SENSORS if sensor.modality == "camera")
 IMAGE_SIZE = (1600, 900)
+_CONTRAST = 10  # of 255: smaller steps of colour are not worth a closer look
 NEAREST = 0.3  # metres; what is nearer to the camera is not seen, as the edge of its housing
 
 
@@ -95,48 +98,56 @@ def render(
         raise UsageError(f"render: expected size and scale of at least 1, got size {size} and scale {scale}")
     intrinsics = expect_array("render: intrinsics", intrinsics, (3, 3), "float64", finite=True)
     width, height = size
-    x, y = _block_centers(width, scale), _block_centers(height, scale)
-    look = _Look(_with_opaque_objects(matter), camera_to_world, intrinsics, sun, seed, shadows)
-    rays = _grid_rays(intrinsics.tobytes(), size, scale)
-    color, primitive, depth = look.at(rays)
-    coarse = primitive.reshape(len(y), len(x))
-    whole = [_enlarged(values.reshape(len(y), len(x), *values.shape[1:]), scale)[:height, :width] for values in (color, primitive, depth)]
-    image, shown, far = (np.ascontiguousarray(values) for values in whole)
+    rows, columns = (-(-length // scale) for length in (height, width))
+    matter = with_clumps(_with_opaque_objects(matter), camera_to_world.translation)
+    look = _Look(Scene(matter, sun, seed, shadows=shadows), Target(matter.shapes), camera_to_world, intrinsics, seed)
+    color, primitive, depth, openness = look.at(_grid_rays(intrinsics.tobytes(), size, scale))
+    grid = [values.reshape(rows, columns, *values.shape[1:]) for values in (color, primitive, depth, openness)]
+    image, shown, far = (np.ascontiguousarray(_enlarged(values, scale)[:height, :width]) for values in grid[:3])
+    owner = np.append(matter.owner, np.int32(SCENERY))
     if scale > 1:
-        edge = _enlarged(_edges(coarse), scale)[:height, :width]
-        pixel = np.flatnonzero(edge)
-        fine = look.at(_rays(intrinsics, pixel % width + 0.5, pixel // width + 0.5))
-        for values, better in zip((image.reshape(-1, 3), shown.reshape(-1), far.reshape(-1)), fine, strict=True):
+        is_leafy = np.append(look.scene.finish == Finish.LEAVES, False)
+        edge = _edges(grid[1], owner.take(grid[1], mode="wrap"), grid[0], is_leafy.take(grid[1], mode="wrap"))
+        pixel = np.flatnonzero(_enlarged(edge, scale)[:height, :width])
+        row, column = pixel // width, pixel % width
+        fine = look.at(
+            _rays(intrinsics, column + 0.5, row + 0.5), lambda found: _openness_nearby(found, grid[1], grid[3], row, column, scale)
+        )
+        for values, better in zip((image.reshape(-1, 3), shown.reshape(-1), far.reshape(-1)), fine, strict=False):
             values[pixel] = better
-    owner = np.append(matter.owner, np.int32(SCENERY)).take(shown, mode="wrap")  # -1, the sky, takes the last
-    return CameraImage(_with_grain(image, seed), owner, far)
+    return CameraImage(_with_grain(image, seed), owner.take(shown, mode="wrap"), far)  # -1, the sky, takes the last
 
 
 @dataclass(frozen=True, eq=False)
 class _Look:
     """A view of a world."""
 
-    matter: Matter
+    scene: Scene
+    target: Target
     camera_to_world: Transform
     intrinsics: np.ndarray
-    sun: Sun
     seed: int
-    shadows: bool
 
-    def at(self, rays: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Colour (R, 3) uint8, primitive (R,) int32 or -1, depth (R,) float32 along rays in the camera frame, see `_rays`."""
+    def at(
+        self, rays: tuple[np.ndarray, np.ndarray], known: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Colour (R, 3) uint8, primitive (R,) int32 or -1, depth (R,) float32, openness (R, 2) along rays in the camera frame, see `_rays`.
+
+        known  gives the openness, as far as it is known, of the primitives (R,) that rays meet
+        """
         directions, forward = rays
-        origins, world, hits = _cast(self.matter.shapes, self.camera_to_world, directions, self.seed)
-        color = shade(self.matter, origins, world, hits, self.sun, self.seed, shadows=self.shadows)
-        return color, hits.primitive, hits.distance * forward
+        origins, world = _in_world(self.camera_to_world, directions)
+        hits = self.target.cast(origins, world, seed=self.seed, min_range=NEAREST)
+        color, openness = self.scene.shade(origins, world, hits, known(hits.primitive) if known else None)
+        return color, hits.primitive, hits.distance * forward, openness
 
 
-def _cast(shapes: Primitives, camera_to_world: Transform, directions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, Hits]:
-    """Origins (R, 3) and directions (R, 3) in the world of rays in the camera frame, and what they hit."""
+def _in_world(camera_to_world: Transform, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Origins (R, 3) and directions (R, 3), float32, in the world of rays in the camera frame."""
     world = directions @ camera_to_world.rotation.T.astype(np.float32)
     origins = np.empty_like(world)
     origins[:] = camera_to_world.translation
-    return origins, world, cast_rays(origins, world, shapes, seed=seed, min_range=NEAREST)
+    return origins, world
 
 
 def _with_opaque_objects(matter: Matter) -> Matter:
@@ -169,15 +180,33 @@ def _enlarged(values: np.ndarray, scale: int) -> np.ndarray:
     return values.repeat(scale, axis=0).repeat(scale, axis=1) if scale > 1 else values
 
 
-def _edges(primitive: np.ndarray) -> np.ndarray:
-    """(rows, columns) bool: blocks that show another primitive than one of their four neighbours."""
+def _edges(primitive: np.ndarray, owner: np.ndarray, color: np.ndarray, is_leafy: np.ndarray) -> np.ndarray:
+    """(rows, columns) bool: blocks that show another object than one of their four neighbours, or another shape of another colour.
+
+    Leaves before anything of the scenery are ragged as it is, and make most of the edges: they are left as they are.
+    """
     edge = np.zeros(primitive.shape, bool)
-    across, down = primitive[:, 1:] != primitive[:, :-1], primitive[1:] != primitive[:-1]
-    edge[:, 1:] |= across
-    edge[:, :-1] |= across
-    edge[1:] |= down
-    edge[:-1] |= down
+    for axis in (0, 1):
+        first, second = (slice(None, -1), slice(1, None)) if axis == 0 else ((slice(None), slice(None, -1)), (slice(None), slice(1, None)))
+        differs = (primitive[first] != primitive[second]) & ~(is_leafy[first] | is_leafy[second])
+        contrast = np.abs(color[first].astype(np.int16) - color[second]).max(axis=-1)
+        border = (owner[first] != owner[second]) | (differs & (contrast > _CONTRAST))
+        edge[first] |= border
+        edge[second] |= border
     return edge
+
+
+def _openness_nearby(
+    primitive: np.ndarray, of_block: np.ndarray, openness: np.ndarray, row: np.ndarray, column: np.ndarray, scale: int
+) -> np.ndarray:
+    """(R, 2) openness of pixels that show a `primitive` (R,): that of their block, else of a neighbour, that shows the same; else NaN."""
+    found = np.full((len(primitive), 2), np.nan, np.float32)
+    rows, columns = of_block.shape
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1), (0, 0)):
+        at = np.clip(row // scale + down, 0, rows - 1) * columns + np.clip(column // scale + right, 0, columns - 1)
+        same = np.flatnonzero(of_block.ravel().take(at) == primitive)
+        found[same] = openness.reshape(-1, 2).take(at.take(same), axis=0)
+    return found
 
 
 def _with_grain(image: np.ndarray, seed: int) -> np.ndarray:
@@ -238,7 +267,8 @@ def visibility_of(matter: Matter, views: Sequence[View], num_objects: int, *, ra
             step = max(1, int(np.sqrt((x1 - x0) * (y1 - y0) / rays)))
             while True:
                 column, row = _spread(x0, y0, x1, y1, step)
-                hits = _cast(own, view.camera_to_world, _rays(view.intrinsics, column + 0.5, row + 0.5)[0], seed)[2]
+                rays_world = _in_world(view.camera_to_world, _rays(view.intrinsics, column + 0.5, row + 0.5)[0])
+                hits = cast_rays(*rays_world, own, seed=seed, min_range=NEAREST)
                 found = np.count_nonzero(hits.primitive >= 0)
                 # thin things fill little of their window: look closer, within reason
                 if step == 1 or found > rays / 2 or len(column) > 8 * rays:

@@ -104,9 +104,11 @@ def test_sky_where_nothing_is():
     assert (seen.owner == SCENERY).all()
     sky = seen.image[:44].astype(int)
     assert (sky[..., 2] > sky[..., 0]).mean() == 1  # blue
-    above, low = sky[:4].mean(axis=(0, 1)), sky[-4:].mean(axis=(0, 1))
-    assert above[2] - above[0] > low[2] - low[0] + 30  # bluer above
+    above, low = sky[:4].min(axis=(0, 1)), sky[-4:].mean(axis=(0, 1))
+    assert above[2] - above[0] > low[2] - low[0] + 10  # bluer above, between the clouds
     assert above.mean() < low.mean() - 10  # brighter towards the horizon
+    clouds = sky[:20].min(axis=2)
+    assert clouds.max() > clouds.min() + 40  # and clouds
     nothing = picture()
     assert np.isinf(nothing.depth).all()
     np.testing.assert_array_equal(nothing.image[:44], seen.image[:44])
