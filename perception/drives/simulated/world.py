@@ -65,7 +65,7 @@ class World:
         x, y, yaw, way = np.array(rows, np.float64).reshape(-1, 4).T
         return np.stack([x, y, self.terrain.height(x, y)], axis=1), yaw, way
 
-    def matter_at(self, seconds: float) -> tuple[Matter, Matter]:
+    def matter_at(self, seconds: float, *, with_ego: bool = True) -> tuple[Matter, Matter]:
         """All shapes in the street frame: what stands (ground, scenery, parked things), and what moves, the ego vehicle's own roof too."""
         place, yaw, way = self.places(seconds)
         pose = self.ego_to_street(np.array([seconds]))[0]
@@ -79,7 +79,7 @@ class World:
                 k = int(phase[i]) if len(begins) > 2 else 0
                 rows.append(np.arange(begins[k], begins[k + 1]))
                 owner_of_row.append(np.full(len(rows[-1]), i))
-        ego = ego_body().moved(pose.yaw, pose.translation)
+        ego = ego_body().moved(pose.yaw, pose.translation) if with_ego else Matter.concatenate()
         if not rows:
             return self._still, ego
         source = np.concatenate(owner_of_row)
