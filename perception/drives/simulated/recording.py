@@ -96,12 +96,12 @@ def _record_part(root: Path, rig: Rig, cameras: bool, num_parts: int, item: tupl
 
 
 def scan_at(scene: SimulatedScene, time_us: int, rig: Rig = NUSCENES_RIG, *, num_pieces: int = 6) -> tuple[Turn, Transform]:
-    """The lidar's turn with a time stamp, and the ego vehicle's pose then."""
+    """The lidar's turn with a time stamp, and the recorded pose of the ego vehicle then."""
     seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
     rng = np.random.default_rng([scene.world.seed, time_us])
     matter_at = partial(scene.world.matter_at, with_ego=False)
     turn = scan(rig.model, partial(_lidar_at, scene, rig), matter_at, seconds, rng, num_pieces=num_pieces, own=rig.own_returns)
-    return turn, _ego_to_global(scene, seconds)
+    return turn, scene.ego_to_global_at(seconds)
 
 
 def readings(rig: Rig, turn: Turn) -> np.ndarray:
@@ -149,14 +149,10 @@ def _pictures(root: Path, scene: SimulatedScene, frame: int) -> list[SensorFile]
         name = f"samples/{camera.channel}/simulated-{scene.name}__{camera.channel}__{time_us}.jpg"
         write_bytes(Path(root) / name, picture.jpeg())
         size = (picture.image.shape[1], picture.image.shape[0])
-        files.append(SensorFile(camera.channel, time_us, name, frame, True, _ego_to_global(scene, seconds), size))
+        files.append(SensorFile(camera.channel, time_us, name, frame, True, scene.ego_to_global_at(seconds), size))
     return files
 
 
 def _lidar_at(scene: SimulatedScene, rig: Rig, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     knots = np.linspace(seconds.min() - 1e-4, seconds.max() + 1e-4, _KNOTS)
     return sensor_poses(seconds, knots, [pose @ rig.lidar_to_ego for pose in scene.world.ego_to_street(knots)])
-
-
-def _ego_to_global(scene: SimulatedScene, seconds: float) -> Transform:
-    return scene.street_to_global @ scene.world.ego_to_street(np.array([seconds]))[0]

@@ -13,6 +13,7 @@ from cuda_ops import Primitives, cast_rays
 from perception.core import Transform, UsageError
 from perception.core.errors import nearest_hint
 from perception.drives.simulated.catalog import SENSORS
+from perception.drives.simulated.ego import tilt
 from perception.drives.simulated.lidar import OwnReturns, beams
 from perception.drives.simulated.lidars import LIDARS, LidarModel
 from perception.drives.simulated.matter import SCENERY, Matter
@@ -67,9 +68,9 @@ class Rig:
     def varied(self, rng: np.random.Generator) -> "Rig":
         """The same lidar on another vehicle: up to 0.15 m lower or higher, tilted by up to a degree more about both axes."""
         pitch, roll = np.radians(rng.uniform(-1, 1, 2))
-        tilt = _tilted(pitch, roll) @ self.lidar_to_ego.rotation
+        turned = tilt(pitch, roll) @ self.lidar_to_ego.rotation
         raised = np.array([0, 0, rng.uniform(-0.15, 0.15)])
-        return replace(self, lidar_to_ego=Transform(tilt, self.lidar_to_ego.translation + raised))
+        return replace(self, lidar_to_ego=Transform(turned, self.lidar_to_ego.translation + raised))
 
 
 def rig_of(name: str) -> Rig:
@@ -77,12 +78,6 @@ def rig_of(name: str) -> Rig:
     if name not in RIGS:
         raise UsageError(f"lidar {name!r}: expected one of {', '.join(RIGS)}{nearest_hint(name, tuple(RIGS))}")
     return RIGS[name]
-
-
-def _tilted(nose_down: float, left_up: float) -> np.ndarray:
-    """(3, 3) of a sensor whose axes are x forward, y left, z up; radians."""
-    (cp, cr), (sp, sr) = np.cos([nose_down, left_up]), np.sin([nose_down, left_up])
-    return np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]]) @ np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
 
 
 def _roof() -> Matter:
@@ -122,7 +117,7 @@ def _rigs() -> list[Rig]:
         "hdl32e_nuscenes": (Transform.from_quaternion(_NUSCENES.rotation, _NUSCENES.translation), roof),
         "hdl64e_kitti": (Transform(left @ right, np.array([0.76, 0.0, 1.73])), None),
     }
-    other = Transform(_tilted(np.radians(1.0), 0.0), np.array([0.95, 0.0, _RAISED])), roof
+    other = Transform(tilt(np.radians(1.0), 0.0), np.array([0.95, 0.0, _RAISED])), roof
     return [Rig(name, model, *mounts.get(name, other)) for name, model in LIDARS.items()]
 
 
