@@ -56,6 +56,10 @@ class World:
         leans = self._sway.at(seconds).tolist()
         return [Transform(p.rotation @ tilt(*lean), p.translation) for p, lean in zip(on_wheels, leans, strict=True)]
 
+    def ego_speed(self, seconds: np.ndarray) -> np.ndarray:
+        """(T,) m/s at times (T,) from the first key frame on."""
+        return self.motion.at(np.asarray(seconds) + LEAD)[1][:, self.ego]
+
     def recorded_ego_to_street(self, seconds: float) -> Transform:
         """The pose that goes into recordings: the true one with the errors of localisation."""
         return self.errors.recorded(self.ego_to_street(np.array([seconds]))[0], seconds)
