@@ -18,6 +18,7 @@ from perception.core import NUSCENES_DETECTION, DataError, Drive, UsageError
 from perception.drives import NuScenes, open_drives
 from perception.drives.nuscenes import CATEGORY_TO_CLASS, find_versions, official_splits
 from perception.drives.nuscenes_index import annotation_velocity
+from tests.drives.devkit import expect_agreement
 from tests.makers import FIRST_US, INTRINSICS, lidar_rows, nuscenes_tables, write_nuscenes
 
 
@@ -321,6 +322,13 @@ def test_every_pose_and_calibration_is_the_devkits(pair):
                 assert (camera.token, camera.timestamp_us) == (token, record["timestamp"])
                 assert camera.size == (record["width"], record["height"])
     assert sorted(tokens) == sorted(row["token"] for row in devkit.sample)
+
+
+@pytest.mark.shared
+def test_boxes_in_every_sensor_their_points_and_velocities_are_the_devkits(shared):
+    root = shared / "data/nuscenes-frame"
+    num_boxes, channels = expect_agreement(NuScenes(root), Devkit("v1.0-frame", str(root), verbose=False))
+    assert (num_boxes, len(channels)) == (69, 7)
 
 
 @pytest.mark.shared

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from cuda_ops import cast_rays
+from cuda_ops import Primitives, cast_rays
 from perception.core import Transform, UsageError
 from perception.core.expect import expect_array
 from perception.core.rle import encode_rle
@@ -236,47 +236,49 @@ def instance_masks(owner: np.ndarray, *, min_pixels: int = 1) -> list[InstanceMa
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What one camera saw, and from where: `owner` (h, w) int32 of its picture."""
+    """What one camera saw, and from where: `owner` (h, w) int32 of its picture, `matter` at its moment."""
 
+    matter: Matter
     owner: np.ndarray
     camera_to_world: Transform
     intrinsics: np.ndarray
 
 
-def visibility_of(matter: Matter, views: Sequence[View], num_objects: int, *, rays: int = 400, seed: int = 0) -> np.ndarray:
+def visibility_of(views: Sequence[View], num_objects: int, *, rays: int = 400, seed: int = 0) -> np.ndarray:
     """(num_objects,) share of each object's pixels, over all views, that nothing hides, 0..1; 0 where no view reaches it.
 
-    matter       of all objects in the world frame at the time of the pictures
     num_objects  how many rows the scene has: owners 0 .. num_objects - 1
     rays         cast at about so many pixels of an object in a view, where it has as many; the share is good to some hundredths
     Each object is cast alone within its bounds in the picture, at the middles of some pixels; whether the picture shows it there is looked
     up. Where a block of it was not cast again, a pixel more or less is possible: the share is clipped to 1.
     """
-    matter = _with_opaque_objects(matter)
     seen, alone = np.zeros(num_objects), np.zeros(num_objects)
-    for number in range(num_objects):
-        rows = np.flatnonzero(matter.owner == number)
-        if not len(rows):
-            continue
-        own = matter.taken(rows).shapes
-        for view in views:
-            window = _window(own.center, own.size, view)
-            if window is None:
-                continue
-            x0, y0, x1, y1 = window
-            step = max(1, int(np.sqrt((x1 - x0) * (y1 - y0) / rays)))
-            while True:
-                column, row = _spread(x0, y0, x1, y1, step)
-                rays_world = _in_world(view.camera_to_world, _rays(view.intrinsics, column + 0.5, row + 0.5)[0])
-                hits = cast_rays(*rays_world, own, seed=seed, min_range=NEAREST)
-                found = np.count_nonzero(hits.primitive >= 0)
-                # thin things fill little of their window: look closer, within reason
-                if step == 1 or found > rays / 2 or len(column) > 8 * rays:
-                    break
-                step = max(1, step // 2)
-            alone[number] += step**2 * found
-            seen[number] += step**2 * np.count_nonzero(view.owner[row, column] == number)
+    for view in views:
+        matter = _with_opaque_objects(view.matter)
+        order = np.argsort(matter.owner, kind="stable")
+        first = np.searchsorted(matter.owner[order], np.arange(num_objects + 1))
+        for number in np.flatnonzero(np.diff(first)).tolist():
+            shown, whole = _visible_pixels(matter.taken(order[first[number] : first[number + 1]]).shapes, number, view, rays, seed)
+            seen[number] += shown
+            alone[number] += whole
     return np.divide(np.minimum(seen, alone), alone, out=np.zeros(num_objects), where=alone > 0)
+
+
+def _visible_pixels(own: Primitives, number: int, view: View, rays: int, seed: int) -> tuple[int, int]:
+    """About how many pixels of an object the picture shows, and how many it would show if nothing stood before it."""
+    window = _window(own.center, own.size, view)
+    if window is None:
+        return 0, 0
+    x0, y0, x1, y1 = window
+    step = max(1, int(np.sqrt((x1 - x0) * (y1 - y0) / rays)))
+    while True:
+        column, row = _spread(x0, y0, x1, y1, step)
+        through = _in_world(view.camera_to_world, _rays(view.intrinsics, column + 0.5, row + 0.5)[0])
+        found = int(np.count_nonzero(cast_rays(*through, own, seed=seed, min_range=NEAREST).primitive >= 0))
+        # thin things fill little of their window: look closer, within reason
+        if step == 1 or found > rays / 2 or len(column) > 8 * rays:
+            return step**2 * int(np.count_nonzero(view.owner[row, column] == number)), step**2 * found
+        step = max(1, step // 2)
 
 
 def _spread(x0: int, y0: int, x1: int, y1: int, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -290,9 +292,9 @@ def _spread(x0: int, y0: int, x1: int, y1: int, step: int) -> tuple[np.ndarray, 
     return column[is_inside], row[is_inside]
 
 
-def visibility_level(fraction: float) -> str:
-    """The nuScenes visibility token of a share: "1" below 40 %, "2" below 60 %, "3" below 80 %, else "4"."""
-    return str(1 + int(np.searchsorted([0.4, 0.6, 0.8], fraction, side="right")))
+def visibility_level(fraction: np.ndarray) -> np.ndarray:
+    """The nuScenes visibility tokens of shares (N,): "1" below 40 %, "2" below 60 %, "3" below 80 %, else "4"."""
+    return (1 + np.searchsorted([0.4, 0.6, 0.8], fraction, side="right")).astype(str)
 
 
 def _window(center: np.ndarray, size: np.ndarray, view: View) -> tuple[int, int, int, int] | None:

@@ -1,7 +1,7 @@
 """What the sensors of the rig store of a simulated scene: lidar sweeps at 20 Hz, pictures at the key frames, and what they hit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +10,11 @@ import numpy as np
 from cuda_ops import points_in_boxes
 from perception.core import Boxes3D, Transform
 from perception.core.files import write_bytes
-from perception.drives.simulated.camera import CAMERAS, camera_time_us, camera_to_ego, render
+from perception.drives.simulated.camera import InstanceMask
 from perception.drives.simulated.catalog import SENSORS
 from perception.drives.simulated.lidar import Turn, scan, sensor_poses
-from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parallel import map_scenes
+from perception.drives.simulated.pictures import take_pictures
 from perception.drives.simulated.rigs import NUSCENES_RIG, Rig
 from perception.drives.simulated.street import SimulatedScene
 
@@ -47,10 +47,18 @@ class SensorFile:
 
 @dataclass(frozen=True)
 class Recording:
-    """All files of a scene, each channel in the order of time, and for each key frame the returns (objects,) within every object's box."""
+    """All files of a scene, and what they show.
+
+    files       each channel in the order of time
+    num_points  for each key frame the returns (objects,) within every object's box
+    visibility  for each key frame the share (objects,) that pictures show, see `take_pictures`; empty without cameras
+    masks       file name of a picture -> what it shows of each object
+    """
 
     files: list[SensorFile]
     num_points: list[np.ndarray]
+    visibility: list[np.ndarray] = field(default_factory=list)
+    masks: dict[str, list[InstanceMask]] = field(default_factory=dict)
 
 
 def record_scenes(
@@ -70,7 +78,9 @@ def record_scenes(
     for first in range(0, len(found), num_parts):
         parts = found[first : first + num_parts]
         files = sorted((file for part in parts for file in part.files), key=lambda file: (_CHANNELS.index(file.channel), file.timestamp_us))
-        recordings.append(Recording(files, [count for part in parts for count in part.num_points]))
+        num_points, visibility = ([values for part in parts for values in getattr(part, name)] for name in ("num_points", "visibility"))
+        masks = {name: found for part in parts for name, found in part.masks.items()}
+        recordings.append(Recording(files, num_points, visibility, masks))
     return recordings
 
 
@@ -78,7 +88,7 @@ def _record_part(root: Path, rig: Rig, cameras: bool, num_parts: int, item: tupl
     """Record the `part`-th of so many parts of a scene: key frames that follow each other, each with the sweeps before it."""
     scene, part = item
     frames = np.array_split(np.arange(len(scene)), num_parts)[part].tolist()
-    files, num_points = [], []
+    recording = Recording([], [])
     for time_us, frame, is_key in sweep_times(scene.timestamps_us, rig.sweep_us):
         if frame not in frames:
             continue
@@ -87,12 +97,12 @@ def _record_part(root: Path, rig: Rig, cameras: bool, num_parts: int, item: tupl
         name = f"{folder}/{LIDAR.channel}/simulated-{scene.name}__{LIDAR.channel}__{time_us}.pcd.bin"
         rows = np.column_stack([turn.points[:, :3], readings(rig, turn), turn.ring]).astype("<f4")
         write_bytes(Path(root) / name, rows.tobytes())
-        files.append(SensorFile(LIDAR.channel, time_us, name, frame, is_key, ego_to_global))
+        recording.files.append(SensorFile(LIDAR.channel, time_us, name, frame, is_key, ego_to_global))
         if is_key:
-            num_points.append(count_points(scene, frame, turn, ego_to_global @ rig.lidar_to_ego))
+            recording.num_points.append(count_points(scene, frame, turn, ego_to_global @ rig.lidar_to_ego))
     for frame in frames if cameras else []:
-        files += _pictures(root, scene, frame)
-    return Recording(files, num_points)
+        _record_pictures(root, scene, frame, recording)
+    return recording
 
 
 def scan_at(scene: SimulatedScene, time_us: int, rig: Rig = NUSCENES_RIG, *, num_pieces: int = 6) -> tuple[Turn, Transform]:
@@ -136,21 +146,18 @@ def count_points(scene: SimulatedScene, frame: int, turn: Turn, lidar_to_global:
     return counts
 
 
-def _pictures(root: Path, scene: SimulatedScene, frame: int) -> list[SensorFile]:
-    files = []
-    for camera in CAMERAS:
-        time_us = camera_time_us(camera, int(scene.timestamps_us[frame]))
-        seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
-        (ego_to_street,) = scene.world.ego_to_street(np.array([seconds]))
-        still, moving = scene.world.matter_at(seconds)
-        picture = render(
-            Matter.concatenate(still, moving), ego_to_street @ camera_to_ego(camera), np.array(camera.intrinsic_matrix), seed=frame
-        )
-        name = f"samples/{camera.channel}/simulated-{scene.name}__{camera.channel}__{time_us}.jpg"
-        write_bytes(Path(root) / name, picture.jpeg())
-        size = (picture.image.shape[1], picture.image.shape[0])
-        files.append(SensorFile(camera.channel, time_us, name, frame, True, scene.ego_to_global_at(seconds), size))
-    return files
+def _record_pictures(root: Path, scene: SimulatedScene, frame: int, recording: Recording) -> None:
+    """Write the pictures of a key frame and add what they show to `recording`."""
+    pictures, visibility = take_pictures(scene, frame)
+    recording.visibility.append(visibility)
+    for picture in pictures:
+        channel, time_us = picture.camera.channel, picture.timestamp_us
+        name = f"samples/{channel}/simulated-{scene.name}__{channel}__{time_us}.jpg"
+        write_bytes(Path(root) / name, picture.shown.jpeg())
+        height, width = picture.shown.owner.shape
+        pose = scene.ego_to_global_at(picture.seconds)
+        recording.files.append(SensorFile(channel, time_us, name, frame, True, pose, (width, height)))
+        recording.masks[name] = picture.masks
 
 
 def _lidar_at(scene: SimulatedScene, rig: Rig, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

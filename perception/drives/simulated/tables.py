@@ -9,8 +9,10 @@ import numpy as np
 import orjson
 from PIL import Image
 
-from perception.core import Transform, UsageError
+from perception.core import NUSCENES_DETECTION, Transform, UsageError
 from perception.core.files import inside, write_bytes
+from perception.drives.masks import PictureMasks, write_masks
+from perception.drives.simulated.camera import visibility_level
 from perception.drives.simulated.catalog import (
     ATTRIBUTES,
     CATEGORIES,
@@ -48,7 +50,8 @@ def write_nuscenes(
     lidar    record the lidar: key sweeps into `samples`, those between them into `sweeps`; num_lidar_pts counts their returns. Without it
              each sample has one LIDAR_TOP sample_data whose file is named but not written, and num_lidar_pts is an estimate
     rig      the lidar and its place, in the tables as LIDAR_TOP
-    cameras  record six pictures a key frame as well
+    cameras  record six pictures a key frame as well, and into `root/masks/<scene>.json` what they show of each object (see `read_masks`);
+             visibility is then the share of an object's pixels that nothing hides, else an estimate from the boxes before it
     workers  processes that record (see `parallel.map_scenes`)
     Tokens depend on the scenes' names and the version only; the same scenes give the same bytes.
     Files appear complete or not at all. Raises UsageError for a split with unknown scenes, or scenes of the same name.
@@ -68,6 +71,9 @@ def write_nuscenes(
     for scene, recording in zip(scenes, recordings, strict=True):
         for name, rows in scene_tables(scene, version, recording, rig=rig).items():
             tables[name] += rows
+        if recording and recording.masks:
+            path = inside(Path(root) / "masks", f"{scene.name}.json", where="write_nuscenes: scene name")
+            write_masks(path, picture_masks(scene, version, recording), info={"description": f"simulated street {scene.name}, {version}"})
     tables["map"] = [map_record(version, [log["token"] for log in tables["log"]])]
     write_bytes(Path(root) / tables["map"][0]["filename"], _white_png())
     for name, rows in tables.items():
@@ -162,18 +168,42 @@ def annotation_tables(scene: SimulatedScene, samples: list[str], recording: Reco
             points = np.array([counts[row] for counts in recording.num_points])
         else:
             points = lidar_points(thing.class_name, thing.size, distance, thing.visibility, key=thing.token)
-        level = np.digitize(thing.visibility, [0.4, 0.6, 0.8]) + 1
+        seen = np.array([share[row] for share in recording.visibility]) if recording and recording.visibility else thing.visibility
+        level = visibility_level(seen)
         half = thing.yaw / 2
         rotation = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)
         for i, name, link in zip(frames.tolist(), tokens, _links(tokens), strict=True):
             attribute = str(thing.attribute[i])
             annotations.append(
-                {"token": name, "sample_token": samples[i], "instance_token": thing.token, "visibility_token": str(level[i])}
+                {"token": name, "sample_token": samples[i], "instance_token": thing.token, "visibility_token": level[i]}
                 | {"attribute_tokens": [_attribute_token(attribute)] if attribute else [], "translation": thing.center[i].tolist()}
                 | {"size": thing.size[[1, 0, 2]].tolist(), "rotation": rotation[i].tolist(), **link}
                 | {"num_lidar_pts": int(points[i]), "num_radar_pts": 0}
             )
     return {"instance": instances, "sample_annotation": annotations}
+
+
+def picture_masks(scene: SimulatedScene, version: str, recording: Recording) -> list[PictureMasks]:
+    """What each picture shows of the scene's objects, in the order of the files."""
+    found = []
+    for file in recording.files:
+        if (masks := recording.masks.get(file.filename)) is None:
+            continue
+        things = [scene.objects[mask.owner] for mask in masks]
+        found.append(
+            PictureMasks(
+                token=token(version, scene.name, file.channel, file.timestamp_us),
+                sample=token(version, scene.name, "sample", file.frame),
+                file_name=file.filename,
+                size=file.size,
+                label=np.array([NUSCENES_DETECTION.index(thing.class_name) for thing in things], np.int64),
+                instance=np.array([thing.token for thing in things], np.str_),
+                box=np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
+                area=np.array([mask.pixels for mask in masks], np.int64),
+                rle=tuple(mask.rle for mask in masks),
+            )
+        )
+    return found
 
 
 def lidar_points(class_name: str, size: np.ndarray, distance: np.ndarray, visibility: np.ndarray, *, key: str) -> np.ndarray:

@@ -149,7 +149,7 @@ def _grain(spots: Spots, seed: int) -> np.ndarray:
     """(R,) in [0, 1): grains of 2, 4, 8, ... cm: three pixels of a camera, or more, so that they do not flicker far away."""
     size = np.exp2(np.ceil(np.log2(np.maximum(spots.distance * np.float32(3 / _FOCAL), 0.02)))).astype(np.float32)
     cell = np.floor(spots.own / size[:, None]).astype(np.int64).astype(np.uint32)
-    return hashed(*cell.T, spots.primitive.astype(np.uint32) * np.uint32(7919) + np.uint32(seed & 0xFFFFFFFF))
+    return hashed(cell[:, 0], cell[:, 1], cell[:, 2], spots.primitive.astype(np.uint32) * np.uint32(7919) + np.uint32(seed & 0xFFFFFFFF))
 
 
 def _road(matter: Matter, spots: Spots) -> np.ndarray:

@@ -107,15 +107,3 @@ def test_writing_twice_gives_the_same_bytes_with_any_number_of_processes(root, s
     names = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert all((root / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
-
-
-@pytest.mark.slow
-def test_pictures_are_recorded_where_they_are_asked_for(tmp_path):
-    scenes = simulate_scenes(1, seed=4, num_frames=1)
-    write_nuscenes(tmp_path, scenes, version=VERSION, splits={}, lidar=True, cameras=True)
-    (frame,) = NuScenes(tmp_path, VERSION).drives()[0]
-    assert len(frame.cameras) == 6
-    for camera in frame.cameras.values():
-        image = camera.read_image()
-        assert image.shape == (900, 1600, 3)
-        assert image.std() > 10
