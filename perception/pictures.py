@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from perception.core.detections import Detections
+from perception.core.detections import Detections, Tracks
 from perception.core.errors import UsageError
+from perception.core.frame import Frame
 from perception.drives import Kitti, NuScenes
 from perception.export import Run, RunDrive, RunFrame, drive_file
-from perception.visual import TrailBuffer, View, draw_birdseye, draw_drive, save_animation, save_picture
+from perception.visual import TrailBuffer, View, draw_birdseye, draw_cameras, draw_drive, save_animation, save_picture
+from perception.visual.canvas import HEADER_PX
+from perception.visual.palette import PAPER
 
 PICTURE_PX, FILM_PX = 900, 720  # sides of the map
 
@@ -59,6 +62,40 @@ def draw_run(
         if advance:
             advance(item.name, done, len(drives))
     return paths
+
+
+def draw_frame(
+    frame: Frame, *, objects: Detections | Tracks | None = None, radius: float = 50.0, height_px: int = 640, title: str = ""
+) -> Image.Image:
+    """One recorded moment: from above with its points and boxes, and, where there are pictures, through its cameras with the same boxes.
+
+    objects    in the global frame; the truth where None, without what the lidar did not hit
+    radius     metres around the ego vehicle that are seen from above
+    height_px  of the whole, 320 or more; pictures of the cameras take as much room beside as they need
+    """
+    if objects is None:
+        objects = _hit(frame.truth)
+    view = View.around_ego(frame.ego_to_global, radius=radius, size_px=height_px - HEADER_PX)
+    is_tracks = isinstance(objects, Tracks)
+    above = draw_birdseye(
+        view,
+        tracks=objects if is_tracks else None,
+        detections=None if is_tracks else objects,
+        points=_points_of(frame, radius),
+        ego_to_global=frame.ego_to_global,
+        title=title,
+    )
+    if not frame.cameras:
+        return above
+    rows = -(-len(frame.cameras) // 3)
+    wide = min(len(frame.cameras), 3)
+    shape = max(camera.size[0] / camera.size[1] for camera in frame.cameras.values())
+    width = round(height_px / rows * shape) * wide
+    around = draw_cameras(frame.cameras, objects, timestamp_us=frame.timestamp_us, width_px=width)
+    sheet = Image.new("RGB", (above.width + around.width, max(above.height, around.height)), PAPER)
+    sheet.paste(above, (0, 0))
+    sheet.paste(around, (above.width, 0))
+    return sheet
 
 
 def _moments(
@@ -118,13 +155,19 @@ def _true_paths(drive: RunDrive, dataset: NuScenes | Kitti | None) -> list[np.nd
 
 def _truth(frame: RunFrame, dataset: NuScenes | Kitti | None) -> Detections | None:
     """The annotated objects that were hit by the lidar, as the official evaluation counts them."""
-    truth = None if dataset is None else dataset.frame(frame.token).truth
+    return None if dataset is None else _hit(dataset.frame(frame.token).truth)
+
+
+def _hit(truth: Detections | None) -> Detections | None:
     return truth if truth is None or truth.num_points is None else truth[truth.num_points > 0]
 
 
 def _points(frame: RunFrame, dataset: NuScenes | Kitti, radius: float) -> np.ndarray:
+    return _points_of(dataset.frame(frame.token), radius)
+
+
+def _points_of(recorded: Frame, radius: float) -> np.ndarray:
     """(M, 3) lidar points of the key sweep that a picture shows, in the global frame, without the ego vehicle's own."""
-    recorded = dataset.frame(frame.token)
     points = recorded.cloud.points[:, :3]
     distance = np.abs(points[:, :2]).max(axis=1, initial=0)
     return recorded.lidar_to_global.apply(points[(distance > 1.5) & (distance < 1.5 * radius)].astype(np.float64))

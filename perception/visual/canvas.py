@@ -12,7 +12,7 @@ from perception.core.transform import Transform
 from perception.visual.palette import FAINT, INK, PAPER, Color
 
 _OVERSAMPLING = 2  # drawn twice as large, then shrunk: pillow's lines have no antialiasing
-_HEADER_PX = 34
+HEADER_PX = 34
 _LEGEND_PX = 34  # right of the metres on the left edge
 
 
@@ -74,7 +74,7 @@ class Canvas:
     def __init__(self, view: View) -> None:
         self.view = view
         side = view.size_px * _OVERSAMPLING
-        self._image = Image.new("RGB", (side, side + _HEADER_PX * _OVERSAMPLING), PAPER)
+        self._image = Image.new("RGB", (side, side + HEADER_PX * _OVERSAMPLING), PAPER)
         self._map = Image.new("RGB", (side, side), PAPER)
         self.taken: list[tuple[float, float, float, float]] = []  # where text stands already
 
@@ -192,9 +192,9 @@ class Canvas:
         """The picture: header line, map, frame."""
         side = self.view.size_px
         self.line(np.array([[0, 0], [side - 1, 0], [side - 1, side - 1], [0, side - 1], [0, 0]]), INK, width=1)
-        self._image.paste(self._map, (0, _HEADER_PX * _OVERSAMPLING))
+        self._image.paste(self._map, (0, HEADER_PX * _OVERSAMPLING))
         pen = ImageDraw.Draw(self._image)
-        middle = _HEADER_PX * _OVERSAMPLING / 2
+        middle = HEADER_PX * _OVERSAMPLING / 2
         room = side - self.text_size(caption, 11)[0] - 30
         while title and self.text_size(title, 14)[0] > room:
             title = title[:-2].rstrip("…") + "…" if len(title) > 2 else ""
