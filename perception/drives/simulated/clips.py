@@ -41,7 +41,7 @@ def simulated_frame(scene: SimulatedScene, index: int, *, rig: Rig = NUSCENES_RI
     """A key frame of a scene with its cloud and the sweeps before it, scanned at once and kept in memory.
 
     num_sweeps  in all, `rig.num_sweeps` where not given
-    Intensities are readings of 0..255, whatever the lidar's own recordings make of them.
+    Intensities are 0..255, whatever scale the lidar's own recordings have.
     """
     key_us, step = int(scene.timestamps_us[index]), rig.sweep_us
     sweeps, counts = [], np.zeros(len(scene.objects), np.int64)

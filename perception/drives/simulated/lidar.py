@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation, Slerp
 
 from cuda_ops import cast_rays
@@ -14,7 +15,8 @@ from perception.drives.simulated.matter import SCENERY, Matter
 
 LEAST_COSINE = 0.2  # rough surfaces answer at grazing incidence too
 VOLUME_COSINE = 0.6  # leaves hang at any angle
-_SPREAD = 0.4  # of readings around reflectivity times cosine, as a logarithm
+_STAINS = 0.4  # of readings around reflectivity times cosine, as a logarithm
+_ZERO_SPREAD = 1.0  # of the readings that are stored as 0, as a logarithm
 _STRAYS = 2e-4  # share of rays that meet rain, exhaust or dust
 _MIXED = 0.05  # share of the jumps between neighbours at which a return lies in between
 
@@ -109,32 +111,47 @@ def sensor_poses(times: np.ndarray, pose_times: np.ndarray, poses: list[Transfor
 def _received(
     model: LidarModel, distance: np.ndarray, reflectivity: np.ndarray, cosine: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measured range (inf: none) and reading 0..255 of each ray, both (C, B)."""
+    """Measured range (inf: none) and reading 0..255 of each ray, both (C, B); of a ray without return, the reading that is stored."""
     size = distance.shape
     stray = rng.random(size) < _STRAYS
     measured = np.where(stray, np.minimum(distance, rng.uniform(1.5, 15, size)), distance).astype(np.float32)
-    reading = np.where(stray, 3.0, reflectivity * np.maximum(cosine, LEAST_COSINE)) * np.exp(rng.normal(0, _SPREAD, size))
     known = np.where(np.isfinite(measured), measured, 0.0)
-    ranges, weakest = np.array(model.floor).T
-    is_weak = reading < np.interp(known, ranges, weakest)
-    ranges, chance = np.array(model.gap_chance).T
-    is_lost = rng.random(size) < np.interp(known, ranges, chance)
-    is_lost |= _blind(model)
-    if model.drops_weak:
-        is_lost |= is_weak
-    else:
-        reading = np.where(is_weak, 0.0, reading)
+    answer = np.maximum(cosine, LEAST_COSINE) * np.minimum(cosine / max(model.grazing, 1e-9), 1)
+    reading = np.where(stray, 3.0, reflectivity * answer) * _unevenness(model, size, rng) * _at(model.gain, known)
+    is_weak = reading < _at(model.floor, known)
+    is_gap = rng.random(size) < _at(model.gap_chance, known) * (0.3 + 1.6 * np.exp(-reading / 12))
+    after = np.roll(measured, -1, axis=0)
     before = np.roll(measured, 1, axis=0)  # a beam on an edge sees both surfaces: now and then the range lies between them
     with np.errstate(invalid="ignore"):
-        is_jump = np.isfinite(before) & np.isfinite(measured) & (np.abs(before - measured) > 0.3) & (np.abs(before - measured) < 6)
+        to_before, to_after = np.abs(before - measured), np.abs(after - measured)
+        is_edge = (np.isfinite(to_before) & (to_before > 1)) | (np.isfinite(to_after) & (to_after > 1))
+        is_jump = np.isfinite(to_before) & (to_before > 0.3) & (to_before < 6)
         mixed = measured + (before - measured) * rng.uniform(0, 1, size)
+    is_gap |= is_edge & (rng.random(size) < model.edge_chance)
     measured = np.where(is_jump & (rng.random(size) < _MIXED), mixed, measured)
     noise = model.range_noise * (1 + model.noise_growth * known) * np.minimum(1 / np.maximum(cosine, 0.05), 5.0) ** 0.7
     measured = measured + noise * rng.normal(0, 1, size)
     with np.errstate(invalid="ignore"):
         measured = np.round(measured / model.range_step) * model.range_step
-    is_lost |= ~((measured >= model.range_limits[0]) & (measured <= model.range_limits[1]))
+    is_lost = is_weak | is_gap | _blind(model) | ~((measured >= model.range_limits[0]) & (measured <= model.range_limits[1]))
+    if model.zero_below is not None:
+        reading = np.where(reading * np.exp(rng.normal(0, _ZERO_SPREAD, size)) < _at(model.zero_below, known), 0.0, reading)
+    if model.keeps_missing:  # a lost return mostly leaves a strong reading behind, whatever the surface
+        leftover = np.where(rng.random(size) < 0.7, rng.normal(75, 42, size), model.missing_readings)
+        reading = np.where(is_lost, np.where(is_gap & ~is_weak, np.maximum(leftover, 2.0), model.missing_readings), reading)
     return np.where(is_lost, np.inf, measured), np.clip(reading, 0, 255)
+
+
+def _at(table: tuple[tuple[float, float], ...], where: np.ndarray) -> np.ndarray:
+    places, values = np.array(table, np.float64).T
+    return np.interp(where, places, values)
+
+
+def _unevenness(model: LidarModel, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """(C, B) factors of readings: stains and grain of surfaces, alike in neighbouring rays, and the noise of each."""
+    stains = gaussian_filter(rng.normal(size=size), (5.0, 1.0), mode="wrap", truncate=3.0)
+    stains *= _STAINS * np.sqrt(4 * np.pi * 5.0 * 1.0)  # white noise leaves the filter with 1 / sqrt(4 pi a b) of its spread
+    return np.exp(stains + rng.normal(0, model.reading_noise, size))
 
 
 def _blind(model: LidarModel) -> np.ndarray:
@@ -167,7 +184,8 @@ def _stored(
         step = np.einsum("ji,cjk->cik", at_stamp[0], rotation)
         shift = (translation - place[0]) @ at_stamp[0]
         points = np.einsum("cij,cbj->cbi", step, points) + shift[:, None]
-    stored = np.round(reading * model.intensity_scale / model.intensity_step) * model.intensity_step
+    stored = np.round(model.intensity_scale * reading**model.intensity_power / model.intensity_step) * model.intensity_step
+    stored = np.minimum(stored, model.intensity_top)
     rows = np.concatenate([points, stored[..., None]], axis=-1).astype(np.float32)
     ring = np.broadcast_to(np.arange(model.num_beams, dtype=np.int32), is_return.shape)
     parts: list[np.ndarray] = [rows, ring, np.where(is_return, owner, SCENERY).astype(np.int32), is_return]

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+Table = tuple[tuple[float, float], ...]  # (where, value), ...: straight lines between them, the last value beyond
+
 
 @dataclass(frozen=True, eq=False)
 class LidarModel:
@@ -29,11 +31,16 @@ class LidarModel:
     range_noise          metres, one standard deviation nearby and at right angles
     noise_growth         share by which the noise grows for each metre of range
     range_step           metres between the ranges that can be stored
-    intensity_scale      stored intensity = reading * scale; readings are 0..255
-    intensity_step       step of the stored intensity
-    floor                ((range, reading), ...) weakest reading that is still a return at a range, metres
-    drops_weak           returns below the floor are lost, else they are stored with intensity 0
-    gap_chance           ((range, chance), ...) of a single lost return
+    intensity_scale, intensity_power, intensity_step, intensity_top
+                         stored intensity = scale * reading ** power in steps, up to the top; readings are 0..255
+    gain                 ((range, factor), ...) of the receiver: what readings are multiplied by
+    reading_noise        of one return, one standard deviation of the reading's logarithm
+    floor                ((range, reading), ...) weakest reading that is still a return
+    zero_below           ((range, reading), ...) below which readings are mostly stored as 0, above it mostly not; None: none are
+    grazing              cosine of incidence below which readings fall with the cosine
+    gap_chance           ((range, chance), ...) of a single lost return; dark surfaces lose up to twice as many, bright ones hardly any
+    edge_chance          of a return lost at a jump between neighbours of more than a metre
+    missing_readings     (B,) intensity stored for a ray without any signal, where those are kept
     blind                ((first ring, last ring, from_deg, to_deg), ...) where the carrying vehicle hides the view, counter-clockwise
     """
 
@@ -55,15 +62,22 @@ class LidarModel:
     noise_growth: float = 0.02
     range_step: float = 0.002
     intensity_scale: float = 1.0
+    intensity_power: float = 1.0
     intensity_step: float = 1.0
-    floor: tuple[tuple[float, float], ...] = ((0, 1), (30, 1), (35, 4), (45, 9), (55, 13), (65, 18), (75, 23), (90, 43), (105, 60))
-    drops_weak: bool = True
-    gap_chance: tuple[tuple[float, float], ...] = ((0, 0.004), (10, 0.01), (20, 0.02), (40, 0.03), (60, 0.049))
+    intensity_top: float = 255.0
+    gain: Table = ((0, 1),)
+    reading_noise: float = 0.12
+    floor: Table = ((0, 0.6), (25, 0.9), (30, 1.5), (35, 3.2), (45, 7.5), (55, 12), (65, 17), (75, 22), (90, 38), (105, 55))
+    zero_below: Table | None = None
+    grazing: float = 0.0
+    gap_chance: Table = ((0, 0.004), (10, 0.014), (20, 0.022), (40, 0.03), (60, 0.04))
+    edge_chance: float = 0.13
+    missing_readings: np.ndarray = field(default_factory=lambda: np.zeros(0))
     blind: tuple[tuple[int, int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         beams = len(self.elevations_deg)
-        for name in ("azimuth_offsets_deg", "origin_heights"):
+        for name in ("azimuth_offsets_deg", "origin_heights", "missing_readings"):
             if len(getattr(self, name)) == 0:
                 object.__setattr__(self, name, np.zeros(beams))
             elif len(getattr(self, name)) != beams:
@@ -89,6 +103,8 @@ def _steps(*pieces: tuple[float, float, int]) -> np.ndarray:
 
 
 _HDL32E = -30.67 + 1.3333 * np.arange(32)
+# of a nuScenes sweep: what each ring stores for the open sky; rings that never saw it take the commonest
+_HDL32E_MISSING = np.array([17, 9, 8, *[3] * 16, 2, 4, 3, 1, 9, 3, 3, 3, 10, 3, 11, 9, 17], np.float64)
 _HDL64E = np.array([
     1.94, 1.57, 1.3, 0.87, 0.58, 0.18, -0.09, -0.45, -0.8, -1.2, -1.49, -1.83, -2.21, -2.55, -2.87, -3.24, -3.54, -3.94, -4.22, -4.59,
     -4.91, -5.25, -5.61, -5.96, -6.33, -6.68, -7.0, -7.29, -7.68, -8.06, -8.31, -8.71, -9.03, -9.58, -10.06, -10.47, -10.96, -11.6,
@@ -112,6 +128,8 @@ LIDARS = {
             start_deg=89.65,
             forward_axis="y",
             keeps_missing=True,
+            gain=((0, 1), (12, 1), (16, 0.5), (20, 0.38), (26, 0.4), (30, 0.55), (36, 0.8), (45, 1)),
+            missing_readings=_HDL32E_MISSING,
             blind=((0, 0, 158, 204), (1, 1, 165, 196), (2, 2, 169, 171)),
         ),
         LidarModel(
@@ -128,11 +146,17 @@ LIDARS = {
             range_noise=0.008,
             noise_growth=0.03,
             range_step=0.002,
-            intensity_scale=1 / 100,
+            intensity_scale=0.105,
+            intensity_power=0.425,
             intensity_step=0.01,
-            floor=((0, 2), (5, 3), (20, 4), (30, 8), (50, 16), (80, 30)),
-            drops_weak=False,
+            intensity_top=0.99,
+            reading_noise=0.5,
+            gain=((20, 1), (30, 0.65), (40, 0.5), (60, 0.3), (80, 0.2)),
+            floor=((0, 0.3), (20, 0.4), (30, 1.1), (80, 1.4)),
+            zero_below=((3, 1.9), (8, 1.1), (12, 0.9), (22, 1.5), (28, 2.2), (35, 2.8), (45, 3.2), (55, 4.5), (70, 8)),
+            grazing=0.09,
             gap_chance=((0, 0.004), (80, 0.01)),
+            edge_chance=0.05,
             blind=(
                 (45, 63, 150, 170), (45, 63, 190, 210), (52, 63, 160, 200), (52, 63, 280, 300), (57, 63, 345, 370), (57, 63, 120, 130)
             ),

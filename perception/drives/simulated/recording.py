@@ -67,7 +67,7 @@ def record_scenes(
     """Record scenes into `root/samples` and `root/sweeps`: every sweep from half a second before the first key frame to the last one, and
     with `cameras` the pictures of the key frames.
 
-    rig      the lidar; files hold its readings of 0..255, whatever its own recordings make of them
+    rig      the lidar; files hold intensities of 0..255, whatever scale its own recordings have
     workers  processes; where there are more than scenes, they share the frames of each (see `map_scenes`)
     Files appear complete or not at all; the same scenes give the same bytes.
     """
@@ -115,8 +115,8 @@ def scan_at(scene: SimulatedScene, time_us: int, rig: Rig = NUSCENES_RIG, *, num
 
 
 def readings(rig: Rig, turn: Turn) -> np.ndarray:
-    """(N,) float32 intensities of a turn as 0..255, the same for all lidars."""
-    return turn.points[:, 3] / np.float32(rig.model.intensity_scale)
+    """(N,) float32 intensities of a turn on the scale 0..255, whatever that of the lidar's own recordings is."""
+    return turn.points[:, 3] * np.float32(255 / rig.model.intensity_top)
 
 
 def sweep_times(timestamps_us: np.ndarray, step: int = NUSCENES_RIG.sweep_us) -> list[tuple[int, int, bool]]:

@@ -100,8 +100,69 @@ def test_owner_and_intensity_are_those_of_what_was_hit():
     on_wall = found.owner == 7
     points = found.points[on_wall]
     assert (np.abs(points[:, 1] - 12.0) < 0.2).mean() > 0.98
-    assert 25 < np.median(points[:, 3]) < 45
+    near = np.linalg.norm(points[:, :3], axis=1) < 14
+    assert 28 < np.median(points[near, 3]) < 46
     assert set(np.unique(found.owner)) == {SCENERY, 7}
+
+
+def test_the_sky_is_stored_with_the_number_of_its_ring_and_gaps_with_a_strong_one():
+    found = turn(NUSCENES, GROUND, wall(12.0, 40.0))
+    grid, is_return = found.points.reshape(1084, 32, 4), found.is_return.reshape(1084, 32)
+    sky = grid[600:, 28:, 3]  # behind the sensor there is nothing
+    assert (sky == NUSCENES.missing_readings[28:]).mean() > 0.99
+    # one real sweep: of lone missing returns half hold a reading of 34 - 100, median 69; the rest the number of the ring
+    gaps = grid[:, 3:20, 3][~is_return[:, 3:20]]
+    assert len(gaps) > 50
+    strong = gaps[gaps > 4]
+    assert 0.5 < len(strong) / len(gaps) < 0.9
+    assert 50 < np.median(strong) < 95
+
+
+@pytest.mark.parametrize(
+    ("distance", "real"),
+    [pytest.param(10.0, 1.0, id="near"), pytest.param(22.0, 0.38, id="20 - 25 m read low on nuScenes"), pytest.param(60.0, 1.0, id="far")],
+)
+def test_readings_follow_the_gain_of_the_receiver(distance, real):
+    found = turn(NUSCENES, wall(distance, 100.0))
+    points = found.points[(found.owner == 7)]
+    ahead = np.abs(points[:, 0]) < 0.3 * distance
+    assert np.median(points[ahead, 3]) == pytest.approx(100 * real, rel=0.2)
+
+
+def test_neighbours_read_nearly_the_same_and_stains_differ():
+    # one real sweep, 3 - 10 m: 0.12 between neighbours (as one standard deviation of each), 0.74 in all with what surfaces differ
+    found = turn(NUSCENES, GROUND)
+    reading = np.log(np.maximum(found.points[:, 3], 1)).reshape(1084, 32)[:, 4]
+    there = found.is_return.reshape(1084, 32)[:, 4]
+    step = np.diff(reading)[there[1:] & there[:-1]]
+    assert 1.4826 * np.median(np.abs(step)) / np.sqrt(2) < 0.2
+    assert 0.3 < reading[there].std() < 0.6
+
+
+def test_returns_are_lost_in_surfaces_and_at_edges_as_on_the_real_sweep():
+    walls = [Matter.of(Primitives.boxes([[x + 0.5, 0, 5, 0.2, 1.5, 10, 0.0]]), 12.0) for x in (10.0, 15.0)]
+    fence = [Matter.of(Primitives.boxes([[8.0, y, 2, 0.1, 0.3, 4, 0.0]]), 12.0) for y in np.arange(-12, 12, 0.8)]
+    gaps, edges = [], []
+    for seed in range(4):
+        for matter, shares in (((GROUND, wall(14.0, 12.0)), gaps), ((wall(14.0, 40.0), *walls, *fence), edges)):
+            found = turn(NUSCENES, *matter, seed=seed)
+            there = found.is_return.reshape(1084, 32)
+            distance = np.where(there, np.linalg.norm(found.points[:, :3], axis=1).reshape(1084, 32), np.inf)
+            before, after = np.roll(distance, 1, axis=0), np.roll(distance, -1, axis=0)
+            with np.errstate(invalid="ignore"):
+                jump = np.abs(before - after)
+            mine = np.isfinite(before) & np.isfinite(after) & (np.minimum(before, after) > 7) & (np.minimum(before, after) < 20)
+            shares.append(1 - there[mine & ((jump < 0.3) if shares is gaps else (jump > 1))].mean())
+    assert np.mean(gaps) == pytest.approx(0.015, abs=0.008)  # real: 0.5 % at 3 - 10 m, 2.0 % at 10 - 20
+    assert np.mean(edges) == pytest.approx(0.16, abs=0.06)  # real: 0.18
+
+
+def test_a_kitti_lidar_stores_weak_returns_as_zero_more_often_far_away():
+    shares = []
+    for distance in (12.0, 35.0, 65.0):
+        found = turn(KITTI, wall(distance, 12.0))
+        shares.append((found.points[found.owner == 7, 3] == 0).mean())
+    assert 0.0 < shares[0] < 0.2 < shares[1] < 0.5 < shares[2] < 0.95
 
 
 def test_the_same_seed_gives_the_same_turn_and_another_one_does_not():
