@@ -29,14 +29,17 @@ def draw_run(
     min_score: float = 0.25,
     radius: float = 50.0,
     points: bool = False,
+    cameras: bool = False,
     advance: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
-    """Draw each drive of a run (or one): OUT/<drive>_frame<N>.png, OUT/<drive>.png and, with `film`, OUT/<drive>.gif or .mp4.
+    """Draw each drive of a run (or one): OUT/<drive>_frame<N>.png, OUT/<drive>.png, with `film` OUT/<drive>.gif or .mp4, and with
+    `cameras` OUT/<drive>_frame<N>_cameras.png.
 
     frame      number of the frame to draw, the middle one where None
     min_score  tracks below it are left out
     radius     metres around the ego vehicle
     points     draw the lidar points of `dataset` too; a missing cloud is what the data set's `on_missing` says
+    cameras    draw the tracks of the frame into the pictures of the cameras of `dataset` too, see `draw_frame`
     Returns the paths written. UsageError for a frame that a drive does not have, and for numbers that make no picture.
     """
     if not 0 < radius < np.inf:
@@ -56,12 +59,25 @@ def draw_run(
             save_picture(picture, paths[-1])
             paths.append(out / f"{stem}.png")
             save_picture(_whole(item, dataset, min_score), paths[-1])
+            if cameras and dataset is not None:
+                paths.append(out / f"{stem}_frame{number:03d}_cameras.png")
+                save_picture(_around(item, number, dataset, min_score, radius), paths[-1])
             if film:
                 paths.append(out / f"{stem}.{film}")
                 save_animation(_moments(item, dataset, min_score, radius, points=points, size_px=FILM_PX), paths[-1])
         if advance:
             advance(item.name, done, len(drives))
     return paths
+
+
+def _around(drive: RunDrive, number: int, dataset: NuScenes | Kitti, min_score: float, radius: float) -> Image.Image:
+    """The tracks of one frame in the pictures of its cameras. Raises UsageError where the data set has none there."""
+    frame = drive[number]
+    recorded = dataset.frame(frame.token)
+    if not recorded.cameras:
+        raise UsageError(f"drive {drive.name}, frame {number}: expected pictures of cameras in the data set, found none")
+    tracks = frame.tracks[frame.tracks.score >= min_score]
+    return draw_frame(recorded, objects=tracks, radius=radius, title=f"{drive.name}, frame {number}")
 
 
 def draw_frame(

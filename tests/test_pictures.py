@@ -1,6 +1,7 @@
 """Pictures and films of a run: their files, what is on them, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from perception import pictures
 from perception.core import UsageError
 from perception.drives import open_dataset
 from perception.export import SCHEMA_VERSION, drive_file, drive_writer, open_run
-from perception.pictures import draw_run
+from perception.pictures import draw_frame, draw_run
 from perception.pipeline import track_submission
 from perception.tracking import build_tracker, load_tracker_config
+from perception.visual import class_color
+from perception.visual.canvas import HEADER_PX
 from tests.drives.kitti_maker import write_kitti_tracking
 from tests.evaluation.makers import SPLIT, write_street
+from tests.makers import write_nuscenes
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +125,77 @@ def test_drawing_is_told_drive_by_drive(run, tmp_path):
     assert told == [("sim-0001", 1, 2), ("sim-0002", 2, 2)]
 
 
-def test_truth_of_other_data_sets_is_drawn_too(tmp_path, drawn):
-    dataset = open_dataset(write_kitti_tracking(tmp_path / "data"), cameras=False)
+def run_of(drive, folder):
+    """A run of the greedy tracker on the truth of a drive."""
     tracker = build_tracker()
-    drive = dataset.drive("training-0001")
     with (
-        drive_writer(tmp_path / "run/tracks" / drive_file(drive.name), "tracks", drive.name, "0") as track_file,
-        drive_writer(tmp_path / "run/frames" / drive_file(drive.name), "frames", drive.name, "0") as frame_file,
+        drive_writer(folder / "tracks" / drive_file(drive.name), "tracks", drive.name, "0") as track_file,
+        drive_writer(folder / "frames" / drive_file(drive.name), "frames", drive.name, "0") as frame_file,
     ):
         for number, frame in enumerate(drive):
             tracks = tracker.update(frame.truth, frame.timestamp_us)
             track_file.add_objects(number, frame.timestamp_us, tracks, frame.ego_to_global)
             frame_file.add_frame(number, frame.timestamp_us, frame.token, frame.ego_to_global)
-    (tmp_path / "run/run.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "drives": [drive.name]}))
-    paths = draw_run(open_run(tmp_path / "run"), tmp_path / "pictures", dataset=dataset, frame=1)
+    (folder / "run.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "drives": [drive.name]}))
+    return open_run(folder)
+
+
+def test_truth_of_other_data_sets_is_drawn_too(tmp_path, drawn):
+    dataset = open_dataset(write_kitti_tracking(tmp_path / "data"), cameras=False)
+    run = run_of(dataset.drive("training-0001"), tmp_path / "run")
+    paths = draw_run(run, tmp_path / "pictures", dataset=dataset, frame=1)
     assert [path.name for path in paths] == ["training-0001_frame001.png", "training-0001.png"]
     shown = drawn[0][1]
     assert shown["truth"].instance.tolist() == ["training-0001-3", "training-0001-7"]  # counts of points are unknown: all are drawn
     np.testing.assert_allclose(shown["truth"].boxes.center[:, :2], shown["tracks"].boxes.center[:, :2], atol=0.1)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Drives with one camera, in which a car stands ahead."""
+    return write_nuscenes(tmp_path / "data")
+
+
+def test_tracks_are_drawn_into_the_pictures_of_the_cameras(recording, tmp_path, drawn):
+    dataset = open_dataset(recording)
+    run = run_of(dataset.drive("scene-0103"), tmp_path / "run")
+    paths = draw_run(run, tmp_path / "pictures", dataset=dataset, frame=1, cameras=True)
+    assert [path.name for path in paths] == ["scene-0103_frame001.png", "scene-0103.png", "scene-0103_frame001_cameras.png"]
+    assert drawn[-1][1]["tracks"].track_id.tolist() == run.drive("scene-0103")[1].tracks.track_id.tolist()
+    none = draw_run(run, tmp_path / "none", dataset=dataset, frame=1, cameras=True, min_score=2.0)
+    with Image.open(paths[2]) as picture, Image.open(none[2]) as empty:
+        # right of the map the camera shows the car in its colour
+        seen, plain = (np.asarray(image.convert("RGB"))[:, 640:].astype(int) for image in (picture, empty))
+    blue = [(np.abs(image - class_color("car")).sum(axis=2) < 90).sum() for image in (seen, plain)]
+    assert blue[0] > 50
+    assert blue[1] == 0
+
+
+def test_cameras_of_a_data_set_without_pictures_are_refused(run, street, tmp_path):
+    with pytest.raises(UsageError, match="drive sim-0001, frame 2: expected pictures of cameras in the data set, found none"):
+        draw_run(run, tmp_path, dataset=street.dataset, cameras=True)
+
+
+def test_a_frame_is_drawn_from_above_and_through_its_cameras(recording, drawn):
+    frame = open_dataset(recording).drive("scene-0103")[1]
+    picture = draw_frame(frame, height_px=400, title="here")
+    # the map with its header is 400 pixels high, the camera beside it 160 : 90
+    assert picture.size == (400 - HEADER_PX + round(400 * 160 / 90), 400)
+    (title, shown) = drawn[0]
+    assert title == "here"
+    assert shown["detections"].names.tolist() == ["car", "pedestrian"]  # the truth
+    assert len(shown["points"]) == 3  # of five points two are the vehicle's own
+    alone = draw_frame(replace(frame, cameras={}), height_px=400)
+    assert alone.size == (400 - HEADER_PX, 400)
+    few = draw_frame(frame, objects=frame.truth[:1])
+    assert drawn[-1][1]["detections"].names.tolist() == ["car"]
+    assert few.height == 640
+
+
+def test_what_the_lidar_did_not_hit_is_not_drawn(recording, drawn):
+    frame = open_dataset(recording).drive("scene-0103")[1]
+    truth = replace(frame.truth, num_points=np.array([0, 3]))
+    draw_frame(replace(frame, truth=truth))
+    assert drawn[0][1]["detections"].names.tolist() == ["pedestrian"]
+    draw_frame(replace(frame, truth=None))
+    assert drawn[1][1]["detections"] is None

@@ -12,10 +12,13 @@ from PIL import Image
 
 import perception
 from perception.cli.main import main
+from perception.core import UsageError
 from perception.export import SCHEMAS, open_run
 from perception.tracking import GreedyTracker, ParityConfig, ParityTracker, load_tracker_config
 from tests.conftest import ROOT
+from tests.drives.kitti_maker import write_kitti_tracking
 from tests.evaluation.makers import write_street
+from tests.makers import write_nuscenes
 
 
 def tool(name):
@@ -47,7 +50,7 @@ def test_the_demo_runs_and_prints_its_figures(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     for pattern in (
-        r"1\. simulated street: \d+\.\d s, 40 key frames with 1,\d\d\d,\d\d\d points, \d+ objects",
+        r"1\. simulated street: \d+\.\d s, 40 key frames with 1,\d\d\d,\d\d\d points and 240 pictures, \d+ objects",
         r"2\. simulated detector: \d+ boxes",
         r"3\. greedy tracker: \d+ tracks, \d+ boxes",
         r"4\. .* \d+ rows of Parquet",
@@ -64,6 +67,21 @@ def test_the_demo_runs_and_prints_its_figures(tmp_path):
         with Image.open(path) as picture:
             picture.load()
     assert (tmp_path / "demo" / "run" / "evaluation" / "tracking" / "metrics_summary.json").is_file()
+
+
+def test_a_frame_of_any_data_set_is_drawn(tmp_path, capsys):
+    module = tool("draw_frame")
+    module.main(write_nuscenes(tmp_path / "nuscenes"), out=tmp_path / "frame.png", drive="scene-0916", frame=1, height=400)
+    module.main(write_kitti_tracking(tmp_path / "kitti"), out=tmp_path / "kitti.png", height=400, colors=64)
+    assert capsys.readouterr().out.split() == [str(tmp_path / "frame.png"), str(tmp_path / "kitti.png")]
+    with Image.open(tmp_path / "frame.png") as picture, Image.open(tmp_path / "kitti.png") as other:
+        assert picture.size[0] > 2 * picture.size[1]  # the map and a camera
+        assert (picture.mode, other.mode) == ("RGB", "P")
+        assert other.height >= 400
+    with pytest.raises(UsageError, match="drive 'scene-1': expected one of scene-0103, scene-0916"):
+        module.main(tmp_path / "nuscenes", drive="scene-1")
+    with pytest.raises(UsageError, match=r"drive scene-0103: expected a frame in 0\.\.2, got 3"):
+        module.main(tmp_path / "nuscenes", frame=3)
 
 
 def test_docs_schema_is_what_the_code_writes():

@@ -1,8 +1,8 @@
 """The main job on a drive that the project simulates itself: `python tools/demo.py`, or `make demo`.
 
-A simulated street with its lidar is written as a nuScenes version, once; detections of it, with a detector's usual errors, are tracked,
-judged by the official devkit, exported for a planner and drawn. Everything is made on this machine; no data is needed. There is no
-network yet: the detections come from the street's truth and a model of a detector's errors.
+A simulated street, recorded by a lidar and six cameras, is written as a nuScenes version, once; detections of it, with a detector's usual
+errors, are tracked, judged by the official devkit, exported for a planner and drawn. Everything is made on this machine; no data is needed.
+There is no network yet: the detections come from the street's truth and a model of a detector's errors.
 """
 
 import os
@@ -41,12 +41,11 @@ def demo(
     start = time.perf_counter()
     data, detections = out / "data", out / "detections.json"
     scenes = simulate_scenes(1, seed=seed)
-    kept = data / f"{VERSION}-{seed}-{perception.__version__}"  # an empty file: this very drive has been recorded
+    kept = data / f"{VERSION}-{seed}-{perception.__version__}-cameras"  # an empty file: this very drive has been recorded
     if not kept.exists():
-        console.print("0. recording the street with a simulated lidar, 20 sweeps a second: half a minute on two cores, the first time only")
-        write_nuscenes(
-            data, scenes, version=VERSION, splits={SPLIT: [scene.name for scene in scenes]}, lidar=True, workers=os.cpu_count() or 1
-        )
+        console.print("0. recording the street with a simulated lidar and six cameras: two minutes on two cores, the first time only")
+        splits = {SPLIT: [scene.name for scene in scenes]}
+        write_nuscenes(data, scenes, version=VERSION, splits=splits, lidar=True, cameras=True, workers=os.cpu_count() or 1)
         for old in data.glob(f"{VERSION}-*"):
             old.unlink()
         write_bytes(kept, b"")
@@ -57,9 +56,10 @@ def demo(
     count = write_submission(detections, samples)
     objects = len({name for frame in frames if frame.truth is not None for name in frame.truth.instance})  # type: ignore[union-attr]
     seconds = (frames[-1].timestamp_us - frames[0].timestamp_us) * 1e-6
-    clouds = sum(len(frame.cloud) for frame in frames)
+    clouds, images = sum(len(frame.cloud) for frame in frames), sum(len(frame.cameras) for frame in frames)
     console.print(
-        f"1. simulated street: {seconds:.1f} s, {len(frames)} key frames with {clouds:,} points, {objects} objects  ({data / VERSION})"
+        f"1. simulated street: {seconds:.1f} s, {len(frames)} key frames with {clouds:,} points and {images} pictures, "
+        f"{objects} objects  ({data / VERSION})"
     )
     console.print(f"2. simulated detector: {count} boxes with misses, false alarms, jitter and wrong velocities  ({detections})")
 
@@ -74,12 +74,12 @@ def demo(
     judge = partial(evaluate_officially, dataroot=data, version=VERSION, split=SPLIT, out=out / "run" / "evaluation", plots=False)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:  # the official tracking scores take most of the time
         of_tracks = aside.submit(judge, report.submission)
-        pictures = draw_run(run, out / "run" / "pictures", dataset=dataset, film="gif", radius=45, points=True)
+        pictures = draw_run(run, out / "run" / "pictures", dataset=dataset, film="gif", radius=45, points=True, cameras=True)
         console.print(f"5. pictures and a film of the drive: {', '.join(path.name for path in pictures)}")
         console.print("6. official scores (nuscenes-devkit)\n")
         for scores in (judge(detections), of_tracks.result()):
             console.print(f"{scores.task}: {format_scores(scores)}\n", markup=False)
-    console.print(f"{time.perf_counter() - start:.0f} s. Look at {pictures[0]} and {pictures[-1]}")
+    console.print(f"{time.perf_counter() - start:.0f} s. Look at {pictures[0]}, {pictures[2]} and {pictures[-1]}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def simulate(
     lidar: Annotated[
         str, typer.Option(help="Model of the lidar, e.g. hdl32e_nuscenes, hdl64e_kitti, vlp16, pandar128.")
     ] = "hdl32e_nuscenes",
-    cameras: Annotated[bool, typer.Option("--cameras", help="Six pictures a key frame as well; takes several times as long.")] = False,
+    cameras: Annotated[
+        bool, typer.Option("--cameras", help="Six pictures a key frame as well, and their instance masks; takes a few times as long.")
+    ] = False,
     layout: Annotated[str, typer.Option("--format", help="nuscenes or kitti: drives; clips: training samples, four a scene.")] = "nuscenes",
     version: Annotated[str, typer.Option(help="Name of the data set's version.")] = "v1.0-simulated",
 ) -> None:

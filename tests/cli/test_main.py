@@ -89,6 +89,7 @@ def test_all_commands_are_known_to_these_tests():
         pytest.param(["validate", "d.json", "--split", "val"], "--data and --split go together", id="split without data"),
         pytest.param(["validate", "d.json", "--data", "/d"], "--data and --split go together", id="data without split"),
         pytest.param(["evaluate", "d.json", "--data", "d", "--split", "s", "--task", "detections"], "did you mean 'detection'", id="task"),
+        pytest.param(["view", "run", "--cameras"], "--cameras: expected --data, the folder with the pictures", id="cameras"),
         pytest.param(["view", "run", "--film", "avi"], "--film avi: expected gif or mp4", id="film"),
     ],
 )

@@ -13,7 +13,7 @@ EXTENT = 200.0  # metres from the middle of the crossing in x and y
 SIDEWALK_END = 18.0
 PAINT_HEIGHT = 0.004
 OVERLAP = 0.1  # fields of different cell sizes run under each other, so that no ray finds a crack
-COLORS = {"asphalt": (94, 93, 91), "sidewalk": (150, 146, 138), "verge": (92, 108, 62), "paint": (225, 225, 220)}
+COLORS = {"asphalt": (70, 70, 74), "sidewalk": (150, 146, 138), "verge": (92, 108, 62), "paint": (225, 225, 220)}
 MEDIAN_READING = {"asphalt": 32.0, "sidewalk": 48.0, "verge": 32.0, "paint": 170.0}  # at normal incidence
 
 Height = Callable[[np.ndarray, np.ndarray], np.ndarray]  # metres at places (x, y) of the street frame, in their shape

@@ -13,6 +13,7 @@ from cuda_ops import Kind
 from perception.drives.simulated.matter import SCENERY, Matter
 
 TILE_SIDE = 1024  # texels
+_BLEACHED = np.array([1.9, 1.82, 1.65], np.float32)  # roads in the sun and dust are brighter than fresh asphalt
 _OLIVE = np.array([0.85, 0.72, 0.62], np.float32)  # what hangs in the light is duller than one leaf
 _FOCAL = 1260  # pixels, of a usual camera
 _OCTAVES = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -158,7 +159,8 @@ def _road(matter: Matter, spots: Spots) -> np.ndarray:
     worn = 1 + np.float32(0.09) * noise(x, y, 5) + np.float32(0.07) * noise(x, y, 41) * spots.fading(0.2)
     is_paving = matter.color.mean(axis=1).take(spots.primitive) > 120
     near_joint = np.minimum(*(np.abs(w / np.float32(1.5) - np.rint(w / np.float32(1.5))) for w in (x, y))) < 0.012
-    return (worn * (1 - np.float32(0.22) * (is_paving & near_joint) * spots.fading(0.05)))[:, None]
+    worn *= 1 - np.float32(0.22) * (is_paving & near_joint) * spots.fading(0.05)
+    return worn[:, None] * np.where(is_paving[:, None], np.float32(1), _BLEACHED)
 
 
 def _grass(_matter: Matter, spots: Spots) -> np.ndarray:
