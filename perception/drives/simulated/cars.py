@@ -39,7 +39,7 @@ _STYLES = {
 def car(size: np.ndarray, rng: np.random.Generator) -> Matter:
     """A car of a style that fits its size, 14 parts."""
     style_name = pick(rng, _likely_styles(*(float(s) for s in size)))
-    return build_car(style_name, size, rng, coat(rng, 10.5, 1.0, (0.8, 60.0)))
+    return build_car(style_name, size, rng, coat(rng, 13.0, 0.8, (1.2, 60.0), gloss=0.6))
 
 
 def _likely_styles(length: float, width: float, height: float) -> dict[str, float]:
@@ -64,7 +64,7 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
     bonnet = belt * draw(*style.bonnet)
     front, rear = length * draw(*style.front), length * draw(*style.rear)
     lean_front, lean_rear, lean_side = (draw(*span) for span in style.lean)
-    glass, passes, tyres, inside = glazing(rng, (1.0, 6.0)), draw(0.64, 0.76), rubber(rng), Surface(draw(3.0, 15.0), (70, 66, 62))
+    glass, passes, tyres, inside = glazing(rng, (1.0, 6.0)), draw(0.59, 0.72), rubber(rng), Surface(draw(3.0, 15.0), (70, 66, 62))
     rise = top - belt
     # a roof is at least 0.5 m long, however flat the windows would lie
     flat = min(1.0, (front - rear - 0.5) / ((lean_front + lean_rear) * rise))

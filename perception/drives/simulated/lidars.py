@@ -27,6 +27,7 @@ class LidarModel:
     is_compensated       points are moved into the pose of the time stamp; else each stays in the pose of its own moment
     keeps_missing        a ray without return is stored as a point at the sensor's own place (nuScenes), else left out
     order                "column": column by column, rings inside; "ring": ring by ring, counter-clockwise from straight ahead
+    beam_width_deg       of the light, across; a beam that passes an edge within half of it returns from it
     range_limits         (nearest, farthest) metres
     range_noise          metres, one standard deviation nearby and at right angles
     noise_growth         share by which the noise grows for each metre of range
@@ -57,6 +58,7 @@ class LidarModel:
     is_compensated: bool = True
     keeps_missing: bool = False
     order: Literal["column", "ring"] = "column"
+    beam_width_deg: float = 0.16
     range_limits: tuple[float, float] = (0.5, 105.0)
     range_noise: float = 0.006
     noise_growth: float = 0.02
@@ -71,7 +73,7 @@ class LidarModel:
     zero_below: Table | None = None
     grazing: float = 0.0
     gap_chance: Table = ((0, 0.004), (10, 0.014), (20, 0.022), (40, 0.03), (60, 0.04))
-    edge_chance: float = 0.13
+    edge_chance: float = 0.12
     missing_readings: np.ndarray = field(default_factory=lambda: np.zeros(0))
     blind: tuple[tuple[int, int, float, float], ...] = ()
 
@@ -142,6 +144,7 @@ LIDARS = {
             time_stamp=0.5,
             is_compensated=False,
             order="ring",
+            beam_width_deg=0.11,
             range_limits=(1.37, 80.0),
             range_noise=0.008,
             noise_growth=0.03,

@@ -1,6 +1,6 @@
 """What the simulated world is made of: the shapes that rays meet, and what their surfaces give back."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -17,12 +17,14 @@ class Matter:
     reflectivity  (P,) float32    what a lidar reads at normal incidence nearby, 0..255: cars 1 - 45, signs 200 - 255
     color         (P, 3) uint8    red, green, blue of the surface in daylight
     owner         (P,) int32      which object of the scene the shape belongs to, else SCENERY
+    gloss         (P,) float32    0 rough .. 1 a mirror: the share of the answer that is seen only near normal incidence, as of car paint
     """
 
     shapes: Primitives
     reflectivity: np.ndarray
     color: np.ndarray
     owner: np.ndarray
+    gloss: np.ndarray
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -33,6 +35,7 @@ class Matter:
         reflectivity: float | np.ndarray,
         color: tuple[int, int, int] | np.ndarray = (128, 128, 128),
         owner: int | np.ndarray = SCENERY,
+        gloss: float | np.ndarray = 0.0,
     ) -> "Matter":
         """Shapes that share a surface, or have one each."""
         count = len(shapes)
@@ -41,6 +44,7 @@ class Matter:
             np.array(np.broadcast_to(reflectivity, (count,)), np.float32),
             np.array(np.broadcast_to(color, (count, 3)), np.uint8),
             np.array(np.broadcast_to(owner, (count,)), np.int32),
+            np.array(np.broadcast_to(gloss, (count,)), np.float32),
         )
 
     @staticmethod
@@ -52,7 +56,7 @@ class Matter:
         return Matter(Primitives.concatenate(*[part.shapes for part in parts]), **columns)
 
     def owned_by(self, owner: int) -> "Matter":
-        return Matter(self.shapes, self.reflectivity, self.color, np.full(len(self), owner, np.int32))
+        return replace(self, owner=np.full(len(self), owner, np.int32))
 
     def moved(self, yaw: float | np.ndarray, offset: np.ndarray) -> "Matter":
         """Turned by `yaw` about z, then shifted by `offset` (3,); or each shape on its own: yaw (P,), offset (P, 3).
@@ -69,10 +73,11 @@ class Matter:
         new_yaw = np.where(is_plane, s.yaw, s.yaw + yaw).astype(np.float32)
         normal = turned(s.normal.astype(np.float64)).astype(np.float32)
         shapes = Primitives(s.kind, center, s.size, new_yaw, s.taper, normal, s.pass_chance, s.extinction, s.field, s.heights)
-        return Matter(shapes, self.reflectivity, self.color, self.owner)
+        return replace(self, shapes=shapes)
 
     def taken(self, rows: np.ndarray) -> "Matter":
         """The shapes at `rows`: a mask or row numbers."""
         s = self.shapes
         columns = {f.name: getattr(s, f.name)[rows] for f in fields(Primitives) if f.name != "heights"}
-        return Matter(Primitives(**columns, heights=s.heights), self.reflectivity[rows], self.color[rows], self.owner[rows])
+        own = {f.name: getattr(self, f.name)[rows] for f in fields(Matter) if f.name != "shapes"}
+        return Matter(Primitives(**columns, heights=s.heights), **own)

@@ -14,15 +14,16 @@ BORDER = 1e-4  # metres that parts keep from the faces of the box, for float32
 
 
 class Surface(NamedTuple):
-    """What a lidar reads at normal incidence nearby (0..255), and the colour in daylight."""
+    """What a lidar reads at normal incidence nearby (0..255), the colour in daylight, and how much it shines (see `Matter`)."""
 
     reflectivity: float
     color: Color = (128, 128, 128)
+    gloss: float = 0.0
 
     def scaled(self, factor: float) -> "Surface":
         """Brighter or darker for the lidar and the eye."""
         red, green, blue = (min(int(c * factor), 255) for c in self.color)
-        return Surface(min(max(self.reflectivity * factor, 0.5), 255.0), (red, green, blue))
+        return Surface(min(max(self.reflectivity * factor, 0.5), 255.0), (red, green, blue), self.gloss)
 
 
 PLATE = Surface(215.0, (235, 235, 225))
@@ -60,7 +61,8 @@ class Parts:
         if top - bottom < THINNEST:
             bottom = min(max(bottom, BORDER), self.height - BORDER - THINNEST)
             top = bottom + THINNEST
-        row = (kind, middle_x, middle_y, (bottom + top) / 2, length, width, top - bottom, front, rear, side, passes, surface.reflectivity)
+        place = (kind, middle_x, middle_y, (bottom + top) / 2, length, width, top - bottom)
+        row = (*place, front, rear, side, passes, surface.reflectivity, surface.gloss)
         self._rows.append(row)
         self._colors.append(surface.color)
 
@@ -115,7 +117,7 @@ class Parts:
 
     def matter(self) -> Matter:
         """The parts so far, owned by nobody."""
-        rows = np.array(self._rows, np.float32).reshape(-1, 12)
+        rows = np.array(self._rows, np.float32).reshape(-1, 13)
         count = len(rows)
         nothing = np.zeros((count, 3), np.float32)
         shapes = Primitives(
@@ -131,7 +133,7 @@ class Parts:
             heights=np.zeros(0, np.float32),
         )
         color = np.array(self._colors, np.uint8).reshape(-1, 3)
-        return Matter(shapes, rows[:, 11].copy(), color, np.full(count, SCENERY, np.int32))
+        return Matter(shapes, rows[:, 11].copy(), color, np.full(count, SCENERY, np.int32), rows[:, 12].copy())
 
 
 def pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
@@ -144,10 +146,11 @@ def pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
     return next(reversed(weights))
 
 
-def coat(rng: np.random.Generator, median: float, spread: float, limits: Span, *, gray: float = 0.6) -> Surface:
+def coat(rng: np.random.Generator, median: float, spread: float, limits: Span, *, gray: float = 0.6, gloss: float = 0.0) -> Surface:
     """Paint or cloth: log-normal reflectivity between the limits; what is bright for the lidar is mostly bright for the eye.
 
-    gray  share of coats without hue
+    gray   share of coats without hue
+    gloss  how much it shines
     """
     reading = median * np.exp(spread * rng.normal())
     reading = float(min(max(reading, limits[0]), limits[1]))
@@ -157,7 +160,7 @@ def coat(rng: np.random.Generator, median: float, spread: float, limits: Span, *
     if not has_hue:
         strength = 0.04
     wheel = [value * (1 - strength * min(max(abs((hue * 6 + shift) % 6 - 3) - 1, 0), 1)) for shift in (0, 4, 2)]
-    return Surface(reading, (int(wheel[0]), int(wheel[1]), int(wheel[2])))
+    return Surface(reading, (int(wheel[0]), int(wheel[1]), int(wheel[2])), gloss)
 
 
 def rubber(rng: np.random.Generator) -> Surface:

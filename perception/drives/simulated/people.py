@@ -7,7 +7,7 @@ from perception.drives.simulated.parts import Parts, Surface, coat, pick, rubber
 
 
 def _cloth(rng: np.random.Generator) -> Surface:
-    return coat(rng, 28.0, 0.7, (3.0, 90.0), gray=0.45)
+    return coat(rng, 30.0, 0.65, (4.0, 85.0), gray=0.45)
 
 
 def _skin(rng: np.random.Generator) -> Surface:
@@ -24,9 +24,9 @@ def _upright(parts: Parts, rng: np.random.Generator, stride: float) -> Matter:
     draw, h = rng.uniform, parts.height * rng.uniform(0.96, 0.995)
     trousers, jacket, skin, luggage = _cloth(rng), _cloth(rng), _skin(rng), _cloth(rng)
     # people do not grow as wide as their boxes, which hold swinging arms and bags
-    shoulder = min(draw(0.2, 0.26) * (h / 1.72) ** 0.7, parts.width * 0.42)
-    depth = min(draw(0.115, 0.17) * (h / 1.72) ** 0.7, parts.length * 0.3)
-    hip, neck, knee = h * draw(0.46, 0.5), h * draw(0.82, 0.845), draw(0.06, 0.088)
+    shoulder = min(draw(0.22, 0.28) * (h / 1.72) ** 0.7, parts.width * 0.44)
+    depth = min(draw(0.14, 0.2) * (h / 1.72) ** 0.7, parts.length * 0.34)
+    hip, neck, knee = h * draw(0.46, 0.5), h * draw(0.82, 0.845), draw(0.072, 0.1)
     reach = min(draw(0.2, 0.36) * h / 1.72, parts.length / 2 - 0.08)
     wears_skirt = draw() < 0.12
     extra = pick(rng, {"none": 0.5, "backpack": 0.18, "bag": 0.18, "suitcase": 0.06, "umbrella": 0.04, "coat": 0.12})
@@ -36,10 +36,10 @@ def _upright(parts: Parts, rng: np.random.Generator, stride: float) -> Matter:
         foot, y = -side * swing, side * shoulder * 0.42
         parts.leaning((foot - knee, foot + knee), (y - knee, y + knee), (0.0, hip), trousers, lean=-foot)
         hand_x, y = side * swing * 0.75, side * (shoulder + 0.02)
-        parts.leaning((hand_x - 0.05, hand_x + 0.05), (y - 0.05, y + 0.05), (hip * 0.93, neck * 0.98), jacket, lean=-hand_x)
+        parts.leaning((hand_x - 0.06, hand_x + 0.06), (y - 0.06, y + 0.06), (hip * 0.93, neck * 0.98), jacket, lean=-hand_x)
     parts.ellipsoid((-depth, depth), shoulder, (hip - 0.08 * h, neck + 0.02 * h), jacket)
     parts.cylinder((-depth * 0.9, depth * 0.9), shoulder * 0.95, (hip * 0.95, neck * 0.96), jacket)
-    parts.ellipsoid((-0.1, 0.11), 0.085, (h * 0.84, h), skin)
+    parts.ellipsoid((-0.11, 0.12), 0.095, (h * 0.84, h), skin)
     if wears_skirt or extra == "coat":
         parts.box((-depth, depth), shoulder * 0.9, (hip * 0.45, hip * 1.1), jacket, taper=(0.06, 0.06, 0.05))
     if extra == "backpack":

@@ -1,11 +1,13 @@
 """Simulated turns of a lidar against what geometry says: planes, walls, a moving sensor, the layouts of real recordings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cuda_ops import Primitives
 from perception.core import Transform
-from perception.drives.simulated.lidar import beams, scan, sensor_poses
+from perception.drives.simulated.lidar import beams, scan, sensor_poses, shine
 from perception.drives.simulated.lidars import LIDARS, LidarModel
 from perception.drives.simulated.matter import SCENERY, Matter
 
@@ -86,7 +88,7 @@ def test_kitti_is_stored_ring_by_ring_counter_clockwise_without_missing_returns(
 
 
 def test_dark_surfaces_vanish_far_away_first():
-    for distance, reflectivity, share in ((10.0, 8.0, 0.95), (60.0, 8.0, 0.05), (60.0, 60.0, 0.9)):
+    for distance, reflectivity, share in ((10.0, 8.0, 0.95), (60.0, 8.0, 0.15), (60.0, 60.0, 0.9)):
         found = turn(NUSCENES, wall(distance, reflectivity))
         direction, _ = beams(NUSCENES)
         reach = distance * direction[..., [0, 2]] / np.where(direction[..., 1:2] > 0.5, direction[..., 1:2], np.nan)
@@ -155,6 +157,31 @@ def test_returns_are_lost_in_surfaces_and_at_edges_as_on_the_real_sweep():
             shares.append(1 - there[mine & ((jump < 0.3) if shares is gaps else (jump > 1))].mean())
     assert np.mean(gaps) == pytest.approx(0.015, abs=0.008)  # real: 0.5 % at 3 - 10 m, 2.0 % at 10 - 20
     assert np.mean(edges) == pytest.approx(0.16, abs=0.06)  # real: 0.18
+
+
+def test_shining_surfaces_answer_only_where_they_face_the_lidar():
+    cosine = np.array([1.0, 0.7, 0.1])
+    np.testing.assert_array_equal(shine(cosine, np.zeros(3)), 1.0)
+    np.testing.assert_allclose(shine(cosine, np.full(3, 0.6)), [1.0, 0.4 + 0.6 * 0.7**4, 0.4], atol=1e-3)
+    shining = Matter.of(Primitives.boxes([[12.5, 0, 5, 1, 40, 10, 0.0]]), 40.0, owner=7, gloss=0.6)
+    rough, smooth = (turn(NUSCENES, matter) for matter in (wall(12.0, 40.0), shining))
+    for low, high, least, most in ((0, 3, 0.85, 1.05), (9, 11, 0.5, 0.75)):  # metres to the side: 0 .. 14 degrees, 37 .. 42
+        medians = []
+        for found in (smooth, rough):
+            aside = np.abs(found.points[:, 0])
+            medians.append(np.median(found.points[(found.owner == 7) & (aside >= low) & (aside < high), 3]))
+        assert least < medians[0] / medians[1] < most
+
+
+def test_a_beam_widens_what_is_thin_and_far_by_its_own_width():
+    counts = []
+    for width in (0.0, 0.16):
+        model = replace(NUSCENES, beam_width_deg=width)
+        pole = Matter.of(Primitives.boxes([[40.0, 0, 3, 0.4, 0.4, 9, 0.0]]), 60.0, owner=7)
+        background = Matter.of(Primitives.boxes([[60.5, 0, 5, 1, 40, 30, 0.0]]), 90.0)
+        counts.append(np.mean([(turn(model, pole, background, seed=seed).owner == 7).sum() for seed in range(12)]))
+    # 0.57 degrees wide, then 0.73
+    assert counts[1] / counts[0] == pytest.approx(1.28, abs=0.13)
 
 
 def test_a_kitti_lidar_stores_weak_returns_as_zero_more_often_far_away():
