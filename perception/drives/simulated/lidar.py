@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
@@ -34,6 +35,14 @@ class Turn:
     is_return: np.ndarray
 
 
+class OwnReturns(NamedTuple):
+    """What rays (C, B) meet of the vehicle that carries the lidar: distance (inf: nothing), reflectivity and cosine of incidence."""
+
+    distance: np.ndarray
+    reflectivity: np.ndarray
+    cosine: np.ndarray
+
+
 def scan(
     model: LidarModel,
     sensor_at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
@@ -42,11 +51,13 @@ def scan(
     rng: np.random.Generator,
     *,
     num_pieces: int = 6,
+    own: OwnReturns | None = None,
 ) -> Turn:
     """One turn, of which `time_stamp` (seconds) names the moment that the model says.
 
     sensor_at   times (K,) -> rotation (K, 3, 3) and translation (K, 3) of the sensor in the world; its axes as in the model's recordings
     matter_at   time -> everything there is, in the world, in one table or more; asked for once in each of `num_pieces` pieces of the turn
+    own         what moves with the sensor and is not in `matter_at`
     World coordinates are float32 inside: keep them within some hundred metres of 0.
     """
     first = time_stamp - model.time_stamp * model.turn_seconds
@@ -57,6 +68,8 @@ def scan(
     ray = np.einsum("cij,cbj->cbi", rotation, direction)
     distance = np.full(ray.shape[:2], np.inf, np.float32)
     reading, cosine = np.zeros(ray.shape[:2], np.float32), np.ones(ray.shape[:2], np.float32)
+    if own is not None:
+        distance, reading, cosine = (values.copy() for values in own)
     owner = np.full(ray.shape[:2], SCENERY, np.int32)
     for columns in np.array_split(np.arange(model.columns), num_pieces):
         piece, size = slice(columns[0], columns[-1] + 1), (len(columns), model.num_beams)

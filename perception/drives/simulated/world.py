@@ -8,13 +8,14 @@ import numpy as np
 from cuda_ops import Primitives
 from perception.core import Transform
 from perception.drives.simulated.bodies import body_of
+from perception.drives.simulated.ego import PoseErrors, Sway, tilt
 from perception.drives.simulated.furniture import Standing
 from perception.drives.simulated.matter import SCENERY, Matter
 from perception.drives.simulated.population import Body
 from perception.drives.simulated.roads import Route
 from perception.drives.simulated.scenery import build_scenery
 from perception.drives.simulated.terrain import Terrain
-from perception.drives.simulated.traffic import Motion
+from perception.drives.simulated.traffic import STEP, Motion
 
 LEAD = 0.8  # seconds of motion before the first key frame: its earlier sweeps
 REAR_AXLE = 1.35  # metres from the middle of the ego vehicle back to its origin
@@ -34,6 +35,7 @@ class World:
     owners      (K,) row of each among the scene's objects, or SCENERY where nobody annotates it
     seed        draws scenery and bodies
     density     as in `simulate_scene`
+    errors      of the recorded poses
     """
 
     terrain: Terrain
@@ -44,12 +46,27 @@ class World:
     owners: np.ndarray
     seed: int
     density: float
+    errors: PoseErrors
 
     def ego_to_street(self, seconds: np.ndarray) -> list[Transform]:
-        """Poses of the ego vehicle, wheels on the ground, at times (T,) from the first key frame on."""
+        """True poses of the ego vehicle, wheels on the ground, leaning on its springs, at times (T,) from the first key frame on."""
         s, _ = self.motion.at(np.asarray(seconds) + LEAD)
         x, y, yaw = self.routes[self.ego].path.pose(s[:, self.ego] - REAR_AXLE)
-        return [self.terrain.pose(*place) for place in zip(x.tolist(), y.tolist(), yaw.tolist(), strict=True)]
+        on_wheels = [self.terrain.pose(*place) for place in zip(x.tolist(), y.tolist(), yaw.tolist(), strict=True)]
+        leans = self._sway.at(seconds).tolist()
+        return [Transform(p.rotation @ tilt(*lean), p.translation) for p, lean in zip(on_wheels, leans, strict=True)]
+
+    def ego_speed(self, seconds: np.ndarray) -> np.ndarray:
+        """(T,) m/s at times (T,) from the first key frame on."""
+        return self.motion.at(np.asarray(seconds) + LEAD)[1][:, self.ego]
+
+    def recorded_ego_to_street(self, seconds: float) -> Transform:
+        """The pose that goes into recordings: the true one with the errors of localisation."""
+        return self.errors.recorded(self.ego_to_street(np.array([seconds]))[0], seconds)
+
+    def street_to_recorded(self, seconds: float) -> Transform:
+        """Where things of the street are recorded: annotators see them from the true pose and place them by the recorded one."""
+        return self.recorded_ego_to_street(seconds) @ self.ego_to_street(np.array([seconds]))[0].inverse()
 
     def places(self, seconds: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Bottom middle (K, 3) and yaw (K,) of all sources, and the way (K,) that each has gone along its path, metres."""
@@ -65,7 +82,7 @@ class World:
         x, y, yaw, way = np.array(rows, np.float64).reshape(-1, 4).T
         return np.stack([x, y, self.terrain.height(x, y)], axis=1), yaw, way
 
-    def matter_at(self, seconds: float) -> tuple[Matter, Matter]:
+    def matter_at(self, seconds: float, *, with_ego: bool = True) -> tuple[Matter, Matter]:
         """All shapes in the street frame: what stands (ground, scenery, parked things), and what moves, the ego vehicle's own roof too."""
         place, yaw, way = self.places(seconds)
         pose = self.ego_to_street(np.array([seconds]))[0]
@@ -79,11 +96,17 @@ class World:
                 k = int(phase[i]) if len(begins) > 2 else 0
                 rows.append(np.arange(begins[k], begins[k + 1]))
                 owner_of_row.append(np.full(len(rows[-1]), i))
-        ego = ego_body().moved(pose.yaw, pose.translation)
+        ego = ego_body().moved(pose.yaw, pose.translation) if with_ego else Matter.concatenate()
         if not rows:
             return self._still, ego
         source = np.concatenate(owner_of_row)
         return self._still, Matter.concatenate(moving.taken(np.concatenate(rows)).moved(yaw[source], place[source]), ego)
+
+    @cached_property
+    def _sway(self) -> Sway:
+        s, speed = self.motion.s[:, self.ego], self.motion.speed[:, self.ego]
+        yaw = self.routes[self.ego].path.pose(s - REAR_AXLE)[2]
+        return Sway.of(-LEAD, speed, yaw, STEP, np.random.default_rng([self.seed, 3]))
 
     @cached_property
     def _still(self) -> Matter:
