@@ -1,10 +1,12 @@
 """What the simulated world is made of: the shapes that rays meet, and what their surfaces give back."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from cuda_ops import Kind, Primitives
+from cuda_ops import Kind, Primitives, ray_tree
 
 SCENERY = -1  # owner of what belongs to no object
 
@@ -26,6 +28,17 @@ class Matter:
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+    def on(self, device: str | None) -> tuple[Primitives, Any]:
+        """The shapes where rays are cast, and their tree: NumPy arrays without a device, else torch tensors on it. Made once."""
+        if device not in self._on:
+            shapes = self.shapes if device is None else self.shapes.to(device)
+            self._on[device] = shapes, ray_tree(shapes)
+        return self._on[device]
+
+    @cached_property
+    def _on(self) -> dict[str | None, tuple[Primitives, Any]]:
+        return {}
 
     @staticmethod
     def of(
