@@ -81,11 +81,9 @@ class Matter:
         center = (turned(s.center.astype(np.float64)) + offset).astype(np.float32)
         new_yaw = np.where(is_plane, s.yaw, s.yaw + yaw).astype(np.float32)
         normal = turned(s.normal.astype(np.float64)).astype(np.float32)
-        shapes = Primitives(s.kind, center, s.size, new_yaw, s.taper, normal, s.pass_chance, s.extinction, s.field, s.heights)
+        shapes = s.posed(center, new_yaw, normal)
         return Matter(shapes, self.reflectivity, self.color, self.owner)
 
     def taken(self, rows: np.ndarray) -> "Matter":
         """The shapes at `rows`: a mask or row numbers."""
-        s = self.shapes
-        columns = {f.name: getattr(s, f.name)[rows] for f in fields(Primitives) if f.name != "heights"}
-        return Matter(Primitives(**columns, heights=s.heights), self.reflectivity[rows], self.color[rows], self.owner[rows])
+        return Matter(self.shapes[rows], self.reflectivity[rows], self.color[rows], self.owner[rows])

@@ -51,8 +51,7 @@ class World:
 
     def ego_to_street(self, seconds: np.ndarray) -> list[Transform]:
         """True poses of the ego vehicle, wheels on the ground, leaning on its springs, at times (T,) from the first key frame on."""
-        x, y, yaw = self._ego_on_path(seconds)
-        on_wheels = [self.terrain.pose(*place) for place in zip(x.tolist(), y.tolist(), yaw.tolist(), strict=True)]
+        on_wheels = self.terrain.poses(*self._ego_on_path(seconds))
         leans = self._sway.at(seconds).tolist()
         return [Transform(p.rotation @ tilt(*lean), p.translation) for p, lean in zip(on_wheels, leans, strict=True)]
 
