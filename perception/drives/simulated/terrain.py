@@ -103,32 +103,41 @@ class Terrain:
         positive left side up; the vehicle is turned by Rz(yaw) Ry(pitch) Rx(roll).
         """
         ahead, left, _ = self._fit(x, y, yaw, wheelbase, track)
-        return np.arctan2(-ahead, 1.0), np.arctan2(left, np.sqrt(1.0 + ahead**2))
+        return _lean(ahead, left)
+
+    def poses(self, x: np.ndarray, y: np.ndarray, yaw: np.ndarray, *, wheelbase: float = 2.7, track: float = 1.6) -> list[Transform]:
+        """Vehicle to street, of vehicles with their rear axles' middles over (x, y), all (T,), which become their origins."""
+        ahead, left, z = self._fit(x + wheelbase / 2 * np.cos(yaw), y + wheelbase / 2 * np.sin(yaw), yaw, wheelbase, track)
+        pitch, roll = _lean(ahead, left)
+        (cp, sp), (cr, sr) = (np.cos(pitch), np.sin(pitch)), (np.cos(roll), np.sin(roll))
+        zero = 0.0 * cp
+        leaning = np.array([[cp, sp * sr, sp * cr], [zero, cr, -sr], [-sp, cp * sr, cp * cr]])
+        places = np.stack([x, y, z - ahead * wheelbase / 2], axis=1)
+        turns = np.asarray(yaw).tolist()
+        return [Transform(Transform.from_yaw(turns[i]).rotation @ leaning[:, :, i], places[i]) for i in range(len(places))]
 
     def pose(self, x: float, y: float, yaw: float, *, wheelbase: float = 2.7, track: float = 1.6) -> Transform:
-        """Vehicle to street, of a vehicle with its rear axle's middle over (x, y), which becomes its origin: on the fitted ground."""
-        middle = x + wheelbase / 2 * np.cos(yaw), y + wheelbase / 2 * np.sin(yaw)
-        pitch, roll = self.attitude(*middle, yaw, wheelbase, track)
-        ahead, _, z = self._fit(*middle, yaw, wheelbase, track)
-        (cp, sp), (cr, sr) = (np.cos(pitch), np.sin(pitch)), (np.cos(roll), np.sin(roll))
-        leaning = np.array([[cp, sp * sr, sp * cr], [0, cr, -sr], [-sp, cp * sr, cp * cr]])
-        turned = Transform.from_yaw(yaw).rotation @ leaning
-        return Transform(turned, np.array([x, y, float(z - ahead * wheelbase / 2)]))
+        """`poses` of one vehicle."""
+        return self.poses(*np.array([[x], [y], [yaw]]), wheelbase=wheelbase, track=track)[0]
 
     def _fit(
         self, x: float | np.ndarray, y: float | np.ndarray, yaw: float | np.ndarray, wheelbase: float, track: float
     ) -> tuple[np.ndarray, ...]:
         """Metres of rise per metre ahead and to the left, and the height in the middle of the four wheels."""
         cos, sin = np.cos(yaw), np.sin(yaw)
-        contact = {}
-        for i in (-1, 1):
-            for j in (-1, 1):
-                a, b = i * wheelbase / 2, j * track / 2
-                contact[i, j] = self.height(x + cos * a - sin * b, y + sin * a + cos * b)
-        front, rear = contact[1, 1] + contact[1, -1], contact[-1, 1] + contact[-1, -1]
-        left, right = contact[1, 1] + contact[-1, 1], contact[1, -1] + contact[-1, -1]
+        a, b = (np.array(corner) for corner in ((1, 1, -1, -1), (1, -1, 1, -1)))
+        a, b = a * wheelbase / 2, b * track / 2
+        x, y, cos, sin = (np.asarray(value, np.float64)[..., None] for value in (x, y, cos, sin))
+        contact = self.height(x + cos * a - sin * b, y + sin * a + cos * b)  # (..., 4) front left, front right, rear left, rear right
+        front, rear = contact[..., 0] + contact[..., 1], contact[..., 2] + contact[..., 3]
+        left, right = contact[..., 0] + contact[..., 2], contact[..., 1] + contact[..., 3]
         return (front - rear) / (2 * wheelbase), (left - right) / (2 * track), (front + rear) / 4
 
     def matter(self) -> Matter:
         """The ground as height fields: roads, kerbs with sidewalks, verges, and the paint 4 mm above the roads."""
         return Matter.concatenate(*pavement.grounds(self.height, self.surfaces), *pavement.markings(self.height, self.surfaces))
+
+
+def _lean(ahead: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pitch and roll on a plane that rises by so much per metre ahead and to the left."""
+    return np.arctan2(-ahead, 1.0), np.arctan2(left, np.sqrt(1.0 + ahead**2))
