@@ -13,6 +13,7 @@ from perception.core import NUSCENES_DETECTION, Boxes3D, Detections, Transform, 
 from perception.drives.simulated.catalog import attribute_name, token
 from perception.drives.simulated.furniture import Standing, furnish
 from perception.drives.simulated.matter import SCENERY
+from perception.drives.simulated.plans import draw_plan
 from perception.drives.simulated.population import Body, Population, populate
 from perception.drives.simulated.terrain import Terrain
 from perception.drives.simulated.traffic import Motion, green_begins, simulate_traffic
@@ -104,19 +105,20 @@ def simulate_scene(
     if num_frames < 1 or density <= 0 or radius <= 0:
         raise UsageError(f"simulate_scene: expected num_frames >= 1, density > 0 and radius > 0, got {num_frames}, {density} and {radius}")
     timestamps_us = start_us + FRAME_US * np.arange(num_frames, dtype=np.int64) + rng.integers(-JITTER_US, JITTER_US + 1, num_frames)
-    population = populate(rng, density)
+    plan = draw_plan(rng)
+    population = populate(rng, plan, density)
     duration = num_frames * FRAME_US / 1e6
     wants_turn = bool(rng.random() < 0.5)
     # the ego vehicle's light turns green a few seconds into the scene
     clock = green_begins(2 * int(rng.integers(2)) + wants_turn) - WARM_UP - rng.uniform(1, 6)
-    motion = simulate_traffic(population.movers(), clock=clock, warm_up=WARM_UP, duration=LEAD + duration + TAIL)
+    motion = simulate_traffic(population.movers(has_lights=plan.has_lights), clock=clock, warm_up=WARM_UP, duration=LEAD + duration + TAIL)
     ego = _choose_ego(population, motion, wants_turn)
     # the construction site lies on the ego vehicle's way
-    standing = furnish(rng, density, site_arms=population.routes[ego].arms)
+    standing = furnish(rng, plan, density, site_arms=population.routes[ego].arms)
     # the street lies anywhere on the map, turned by any angle
     street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(300, 1700, 2), 0.0))
     seed = int(rng.integers(2**62))
-    terrain = Terrain.draw(np.random.default_rng([seed, 0]))
+    terrain = Terrain.draw(np.random.default_rng([seed, 0]), plan)
     seconds = (timestamps_us - timestamps_us[0]) / 1e6
     s, speed = motion.at(seconds + LEAD)
     sources = [body for body in population.bodies if body.mover != ego] + standing
