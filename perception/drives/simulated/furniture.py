@@ -98,7 +98,7 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
             closed[row].append((along - 1, along + 2.5 * count))
     crowd = density * rng.lognormal(-0.15, 0.6)
     for side in sides:
-        if side not in first and side != site and rng.random() < 0.15 * density:
+        if not side.has_lot and side != site and rng.random() < 0.2 * density:
             along = float(side.begins + rng.uniform(4, 30))
             if _is_open(closed[side], along - 2.0, along + 8.0):
                 things += rack(side, along, rng)
@@ -229,16 +229,22 @@ def waiting_people(side: Side, along: float, count: int, rng: np.random.Generato
 
 
 def rack(side: Side, along: float, rng: np.random.Generator) -> list[Standing]:
-    """Two to five cycles across the kerb, 1.3 m apart."""
-    name, across = str(rng.choice(["bicycle", "motorcycle"])), side.section.kerb + 0.65
+    """Two to five cycles before the fronts, 1.3 m apart."""
+    name, across = str(rng.choice(["bicycle", "motorcycle"])), side.section.front + 1.3
     count = int(rng.integers(2, 6))
     return [side.place(name, along + 1.3 * i, across, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
 
 
-def barriers(side: Side, begin: float, count: int, rng: np.random.Generator) -> list[Standing]:
-    """Barriers end to end along the kerb, behind it."""
-    along = [begin + 2.4 * i / side.stretch(begin, side.section.kerb) for i in range(count)]
-    return [side.place("barrier", a, side.section.kerb + 0.5, np.pi / 2 + rng.normal(0, 0.03), draw_size("barrier", rng)) for a in along]
+def barriers(side: Side, begin: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:
+    """Barriers end to end, behind the kerb where it is not said how far `across`."""
+    row, along, across = [], begin, side.section.kerb + 0.5 if across is None else across
+    for _ in range(count):
+        size = draw_size("barrier", rng)
+        # in a bend their inner edges come together
+        tight = min(side.stretch(along + ahead, across + edge) for ahead in (0.0, 2.4) for edge in (-0.4, 0.4))
+        row.append(side.place("barrier", along + size[1] / 2 / tight, across, np.pi / 2 + rng.normal(0, 0.02), size))
+        along += (size[1] + 0.1) / tight
+    return row
 
 
 def construction_site(side: Side, begin: float, length: float, rng: np.random.Generator) -> list[Standing]:
@@ -249,8 +255,7 @@ def construction_site(side: Side, begin: float, length: float, rng: np.random.Ge
     """
     site, section = [], side.section
     edge = section.parking_begins if section.parking != "none" else section.front + 0.2
-    for i in range(int(length / 2.4) + 1):
-        site.append(side.place("barrier", begin + 2.4 * i, edge + 0.35, np.pi / 2 + rng.normal(0, 0.03), draw_size("barrier", rng)))
+    site += barriers(side, begin, int(length / 2.3) + 1, rng, across=edge + 0.35)
     for i in range(4):
         spot = begin - 2.2 - 1.6 * i, edge + 0.6 + 0.45 * i
         site.append(side.place("traffic_cone", *spot, rng.uniform(-3, 3), draw_size("traffic_cone", rng)))

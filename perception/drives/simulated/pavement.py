@@ -5,6 +5,7 @@ Bends are laid out in pieces that each lie along the tangent in their middle. Wh
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -28,9 +29,10 @@ Place = Callable[[np.ndarray, np.ndarray, CrossSection], np.ndarray]  # metres a
 class Ground(Protocol):
     """What is known about the heights of a street: `road` goes on level under the sidewalks, `ground` is what is seen."""
 
-    plan: Plan
-    surfaces: "Surfaces"
-
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def surfaces(self) -> "Surfaces": ...
     def road(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray: ...
     def ground(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray: ...
 
@@ -86,7 +88,7 @@ def pieces(plan: Plan, arm: int, begin: float, end: float) -> Iterator[Piece]:
     """Cuts the stretch of an arm from `begin` to `end` into straights and short parts of its bend."""
     bend = plan.bends[arm]
     cuts = [begin, end] if bend is None else [begin, *np.clip([bend.begin, bend.end], begin, end).tolist(), end]
-    for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(cuts)):
         if b - a < 1e-6:
             continue
         if bend is None or i != 1:
@@ -96,23 +98,20 @@ def pieces(plan: Plan, arm: int, begin: float, end: float) -> Iterator[Piece]:
         edges = np.linspace(a, b, int(np.ceil((b - a) / longest)) + 1).tolist()
         turn = (edges[1] - edges[0]) * abs(bend.curvature)
         half = np.tan(turn / 2) / abs(bend.curvature)
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             yield Piece((low + high) / 2, float(half), bend.curvature)
 
 
-def grounds(plan: Plan, ground: Ground) -> list[Matter]:
+def grounds(ground: Ground) -> list[Matter]:
     """The verges up to `EXTENT`, over them roads, kerbs and sidewalks as far as `REACH` along the arms."""
-    s = ground.surfaces
-    parts = []
+    plan, s, parts = ground.plan, ground.surfaces, []
     for q, (x, y) in enumerate(((-1, -1), (1, -1), (1, 1), (-1, 1))):
         (x0, x1), (y0, y1) = sorted((0.0, x * EXTENT)), sorted((0.0, y * EXTENT))
         parts.append(_field(plan, _below_pavement(ground), (x0, y0, 0.0), (x1 - x0, y1 - y0), (1.0, 1.0), s.verge[q], "verge"))
     reach = {q: _corner_reach(plan, q) for q in plan.corners}
     if plan.corners:
         # towards arms 0 - 3; round the corners where there is an arm
-        west, south, east, north = (
-            plan.section(arm + 1, 1).kerb + CORNER_RADIUS * (arm in plan.arms or arm % 2 == 0) for arm in range(4)
-        )
+        west, south, east, north = (plan.section(arm + 1, 1).kerb + CORNER_RADIUS * (arm in plan.arms or arm % 2 == 0) for arm in range(4))
         parts.append(_field(plan, ground.road, (-west, -south, 0.0), (west + east, north + south), (1.0, 1.0), s.asphalt[4], "asphalt"))
     for arm in plan.arms:
         right, left = plan.section(arm, -1), plan.section(arm, 1)
@@ -138,9 +137,9 @@ def grounds(plan: Plan, ground: Ground) -> list[Matter]:
     return parts
 
 
-def markings(plan: Plan, ground: Ground) -> list[Matter]:
+def markings(ground: Ground) -> list[Matter]:
     """Centre, lane and edge lines, stop lines, the people's crossing at the lights and zebra stripes."""
-    parts = []
+    plan, parts = ground.plan, []
     for arm in plan.arms:
         right, left, stop = plan.section(arm, -1), plan.section(arm, 1), plan.stop(arm)
         lines = [(stop, PAINTED, y - 0.07, y + 0.07) for y in (-0.12, 0.12)]

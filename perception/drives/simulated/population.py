@@ -18,6 +18,7 @@ VEHICLES = {
     "road_train": (0.03, 7.5, 0.6),
     "motorcycle": (0.05, 9.8, 1.3),
 }
+CYCLES = {"bicycle": (4.8, 0.6), "motorcycle": (6.5, 0.6)}  # desired speeds in a bicycle lane
 HITCH = 0.6  # metres between a truck and its trailer
 GROUP_SIZES = (0.50, 0.27, 0.11, 0.06, 0.03, 0.02, 0.01)  # share of walking groups of 1, 2, ... people
 UPSTREAM, DOWNSTREAM = 150.0, 110.0  # metres of lane that are filled before and after the crossing
@@ -104,7 +105,7 @@ def _add_vehicle(
     """One road user whose front is behind `clear`; returns its rear."""
     is_turning = np.isfinite(route.slow)
     if lane == BICYCLE_LANE:
-        kind, mean, std = ("bicycle", 4.8, 0.6) if rng.random() < 0.75 else ("motorcycle", 6.5, 0.6)
+        kind = "bicycle" if rng.random() < 0.75 else "motorcycle"
         gap = 4.0 + rng.exponential(180 / density)
     else:
         names = list(VEHICLES)
@@ -118,7 +119,7 @@ def _add_vehicle(
         if not all(_fits(size, route, plan.section(route.entry // 3, -1).lane_width) for _, size in parts):
             kind = "car"
             parts = [(kind, draw_size(kind, rng))]
-        _, mean, std = VEHICLES[kind]
+    mean, std = CYCLES[kind] if lane == BICYCLE_LANE else VEHICLES[kind][1:]
     length = sum(float(size[0]) for _, size in parts) + HITCH * (len(parts) - 1)
     front = clear - gap
     desired = min(max(rng.normal(mean, std), 0.6 * mean), route.fastest)

@@ -99,10 +99,7 @@ class Section:
 
     def lane(self, number: int) -> float:
         """The middle of a lane by its number; `BICYCLE_LANE` is the bicycle lane's."""
-        if number == BICYCLE_LANE:
-            assert self.bicycle is not None
-            return self.bicycle
-        return self.lanes[number]
+        return self.lanes[number] if number != BICYCLE_LANE or self.bicycle is None else self.bicycle
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A simulated street: what an annotator would have written down, frame by frame.
 
-Traffic drives in lanes through a crossing with lights, queues, turns, waits at zebra crossings; people walk alone and in groups and
-cross the roads; rows of vehicles are parked; a construction site closes a piece of the kerb. One of the cars is the ego vehicle.
+No two streets are laid out alike (`plans`). Traffic drives in lanes through a crossing, with or without lights, queues, turns, gives way,
+waits at zebra crossings; people walk alone and in groups and cross the roads; rows of vehicles are parked along the kerbs and on lots;
+a construction site closes a piece of the kerb. One of the cars is the ego vehicle.
 Sizes, speeds and spacing follow measurements of real recordings. What sensors would see of it is in `world`.
 """
 
@@ -99,7 +100,7 @@ def simulate_scene(
     """One drive through a new street.
 
     num_frames  key frames, half a second apart
-    density     1 gives 30 - 45 objects within `radius` of the ego vehicle; people, traffic and parked rows scale with it
+    density     1 gives 15 - 120 objects within `radius` of the ego vehicle, 65 in the mean; people and traffic scale with it
     radius      metres around the ego vehicle in which objects are annotated
     """
     if num_frames < 1 or density <= 0 or radius <= 0:
@@ -204,5 +205,5 @@ def _choose_ego(population: Population, motion: Motion, wants_turn: bool) -> int
     is_near = (first > -100.0) & (last < crossing + 85.0)
     passes = (first < 0) & (last > crossing)
     off_middle = np.abs((first + last - crossing) / 2)  # metres between the middle of the way and the middle of the crossing
-    merit = 1000.0 * is_near + 400.0 * passes + 3.0 * np.minimum(driven, 80.0) + 150.0 * (is_turning == wants_turn) - 0.5 * off_middle
+    merit = 700.0 * is_near + 400.0 * passes + 7.0 * np.minimum(driven, 90.0) + 150.0 * (is_turning == wants_turn) - 0.5 * off_middle
     return int(np.where(is_car, merit, -np.inf).argmax())
