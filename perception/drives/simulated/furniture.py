@@ -1,16 +1,19 @@
-"""What stands still: parked rows, racks of cycles, waiting people, a construction site with its barriers and cones.
+"""What stands still: parked rows and lots, racks of cycles, waiting people, a construction site with its barriers and cones.
 
 Each side of each arm has its own axes: `along` metres from the middle of the crossing outwards, `across` metres from the centre line.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from perception.drives.simulated import roads
 from perception.drives.simulated.catalog import draw_size
+from perception.drives.simulated.roads import CrossSection, Lot, Plan, Section
 
-ROW_BEGINS, ROW_ENDS = 26.0, 135.0
+ROW_ENDS = 120.0
+ROOMY = 2.75  # metres of a parking strip in which large vehicles stand
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,98 +27,239 @@ class Standing:
     size: np.ndarray
     is_sitting: bool = False
 
+    @property
+    def footprint(self) -> np.ndarray:
+        """(K, 3) circles x, y, radius that cover it, no wider than it is."""
+        long, wide = max(self.size[0], self.size[1]), min(self.size[0], self.size[1])
+        yaw = self.yaw if self.size[0] >= self.size[1] else self.yaw + np.pi / 2
+        steps = np.linspace(-0.5, 0.5, max(int(np.ceil(long / wide)), 1) + 1) * (long - wide)
+        return np.stack([self.x + steps * np.cos(yaw), self.y + steps * np.sin(yaw), np.full(len(steps), 0.56 * wide)], axis=1)
+
 
 @dataclass(frozen=True)
 class Side:
     """One side of an arm; sign -1 is the side of incoming traffic (right of who drives to the crossing), +1 the other."""
 
+    plan: Plan
     arm: int
     sign: int
 
+    @property
+    def section(self) -> Section:
+        return self.plan.section(self.arm, self.sign)
+
+    @property
+    def strip(self) -> float:
+        """Width of the parking strip."""
+        return self.section.kerb - self.section.parking_begins
+
+    @property
+    def has_lot(self) -> bool:
+        return any((lot.arm, lot.sign) == (self.arm, self.sign) for lot in self.plan.lots)
+
+    @property
+    def begins(self) -> float:
+        """Metres along at which the kerb is free of the other road."""
+        return self.plan.stop(self.arm) + 3.0 if self.plan.neighbour(self.arm, self.sign) is not None else 1.5
+
     def place(self, class_name: str, along: float, across: float, yaw: float, size: np.ndarray, *, is_sitting: bool = False) -> Standing:
         """yaw is counted from the direction in which traffic of this side drives."""
-        x, y = roads.turned(np.array([(-along, self.sign * across)]), self.arm)[0]
-        heading = self.arm * np.pi / 2 + (0.0 if self.sign < 0 else np.pi) + yaw
-        return Standing(class_name, float(x), float(y), heading, size, is_sitting)
+        x, y, heading = self.plan.at(self.arm, along, self.sign * across)
+        return Standing(class_name, float(x), float(y), float(heading) + (0.0 if self.sign < 0 else np.pi) + yaw, size, is_sitting)
+
+    def stretch(self, along: float, across: float) -> float:
+        return self.plan.stretch(self.arm, along, self.sign * across)
 
 
-def furnish(rng: np.random.Generator, density: float, *, site_arms: tuple[int, ...]) -> list[Standing]:
-    """Everything that stands on the street of one scene; one construction site on one of `site_arms`, one parked bus and one trailer."""
-    sides = [Side(arm, sign) for arm in range(4) for sign in (-1, 1)]
-    site = Side(int(rng.choice(site_arms)), int(rng.choice([-1, 1])))
-    begin, length = rng.uniform(34, 38), rng.uniform(11, 14)
-    things = construction_site(site, begin, length, rng)
-    others = rng.permutation([i for i, side in enumerate(sides) if side != site])
-    first = {sides[others[0]]: "bus", sides[others[1]]: "trailer"}  # the rare classes, once in every scene
+def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: tuple[int, ...]) -> list[Standing]:
+    """Everything that stands on the street of one scene; one construction site on one of `site_arms`, one parked bus and one trailer
+    where there is room for them.
+    """
+    sides = [Side(plan, arm, sign) for arm in plan.arms for sign in (-1, 1)]
+    closed: dict[Side, list[Span]] = {side: [] for side in sides}
+    for arm, along in plan.zebras:
+        for sign in (-1, 1):
+            closed[Side(plan, arm, sign)].append((along - 9, along + 9))
+    things: list[Standing] = []
+    order = [sides[i] for i in rng.permutation(len(sides))]
+    # the site needs a parking strip, or a yard behind the sidewalk
+    possible = [side for side in order if side.section.parking != "none" or not side.has_lot]
+    site = next((side for side in possible if side.arm in site_arms and side.section.parking != "none"), None) or possible[0]
+    begin, length = _free_stretch(site, closed[site], 23.0, rng), float(rng.uniform(11, 14))
+    things += construction_site(site, begin, length, rng)
+    closed[site].append((begin - 9, begin + length + 6))
+    roomy = [side for side in order if side != site and side.section.parking == "parallel" and side.strip > ROOMY]
+    first = dict(zip(roomy[:2], ("bus", "trailer"), strict=False))  # the rare classes
+    if rng.random() < 0.3:
+        row, count = order[-1], int(rng.integers(5, 22))
+        along = float(row.begins + rng.uniform(2, 30))
+        if _is_open(closed[row], along - 1, along + 2.5 * count):
+            things += barriers(row, along, count, rng)
+            closed[row].append((along - 1, along + 2.5 * count))
+    crowd = density * rng.lognormal(-0.15, 0.6)
     for side in sides:
-        closed = [(roads.ZEBRA - 9, roads.ZEBRA + 9)] if side.arm in roads.ZEBRA_ARMS else []
-        if side == site:
-            closed.append((begin - 9, begin + length + 6))
-        elif side not in first and rng.random() < 0.12 * density:
-            along = rng.uniform(30, 40)
-            things += rack(side, along, rng)
-            closed.append((along - 2.0, along + 8.0))
-        things += parked_row(side, closed, min(0.16 * density, 0.95), rng, first=first.get(side))
-        things += waiting_people(side, rng.uniform(14, 22), rng.poisson(0.25 * density), rng)
+        if not side.has_lot and side != site and rng.random() < 0.2 * density:
+            along = float(side.begins + rng.uniform(4, 30))
+            if _is_open(closed[side], along - 2.0, along + 8.0):
+                things += rack(side, along, rng)
+                closed[side].append((along - 2.0, along + 8.0))
+        things += parked_row(side, closed[side], _occupancy(density, rng), rng, first=first.get(side))
+        for _ in range(rng.poisson(0.5 * crowd)):
+            along, count = float(side.begins + rng.uniform(0, 70)), int(1 + rng.geometric(0.5))
+            if _is_open(closed[side], along - 1, along + count):
+                things += waiting_people(side, along, count, rng)
+    for lot in plan.lots:
+        things += parked_in_lot(plan, lot, _occupancy(1.1 * density, rng), rng)
     return things
 
 
-def parked_row(
-    side: Side, closed: list[tuple[float, float]], occupancy: float, rng: np.random.Generator, *, first: str | None = None
-) -> list[Standing]:
-    """Vehicles one behind the other in the parking strip, 0.8 - 2.2 m apart, with free places; none where the strip is closed.
+def _occupancy(density: float, rng: np.random.Generator) -> float:
+    """Share of the places that are taken: most rows are nearly full, some nearly empty."""
+    return float(min(rng.beta(2.0, 0.9) * min(density, 1.0) ** 0.5, 0.97))
+
+
+def _one_of(sides: list[Side], rng: np.random.Generator) -> Side:
+    return sides[int(rng.integers(len(sides)))]
+
+
+def _is_open(closed: list[Span], begin: float, end: float) -> bool:
+    return not any(begin < high and end > low for low, high in closed)
+
+
+def _free_stretch(side: Side, closed: list[Span], length: float, rng: np.random.Generator) -> float:
+    """Where a closed part of the kerb of that length may begin: the first try that meets nothing else."""
+    along = side.begins
+    for _ in range(8):
+        along = side.begins + float(rng.uniform(9, 25))
+        if _is_open(closed, along - 9, along + length):
+            return along
+    return max([along, *(high + 10 for _, high in closed)])
+
+
+def parked_row(side: Side, closed: list[Span], occupancy: float, rng: np.random.Generator, *, first: str | None = None) -> list[Standing]:
+    """Vehicles in the parking strip: one behind the other 0.8 - 2.2 m apart, or side by side; none where the strip is closed.
 
     first  class of a vehicle that stands at the head of the row
+    Whether a place is taken depends on the one before: full and empty stretches follow each other.
     """
-    row, along = [], ROW_BEGINS
+    section, row, along = side.section, [], side.begins + float(rng.uniform(0, 3))
+    if section.parking == "none":
+        return []
+    taken = _chain(occupancy, rng)
+    if section.parking == "perpendicular":
+        pitch, heading = float(rng.uniform(2.6, 3.0)), float(rng.choice([-1, 1])) * np.pi / 2
+        while along < ROW_ENDS:
+            tight = min(side.stretch(along, section.kerb), side.stretch(along, section.parking_begins))
+            size = draw_size("car", rng)
+            deep = min(section.kerb + 0.2 - size[0] / 2, section.parking_begins + size[0] / 2 + float(rng.uniform(0.15, 0.5)))
+            if next(taken) and _is_open(closed, along - 1.5, along + 1.5):
+                turned = heading + np.pi * (rng.random() < 0.12)
+                across = max(deep, section.parking_begins + size[0] / 2 + 0.1)
+                row.append(side.place("car", along, across, turned + rng.normal(0, 0.015), size))
+            along += pitch / tight
+        return row
     if first:
-        size = draw_size(first, rng)
-        row.append(side.place(first, along + size[0] / 2, roads.PARKING, 0.0, size))
-        along += size[0] + 1.5
+        taken = _headed(taken)
     while along < ROW_ENDS:
-        if rng.random() > occupancy:
-            along += 6.2
+        tight = min(side.stretch(along, section.kerb), side.stretch(along, section.parking_begins))
+        if not next(taken):
+            along += 6.2 / tight
             continue
-        name = str(rng.choice(["car", "truck", "trailer", "bus"], p=[0.89, 0.06, 0.03, 0.02]))
+        name = first or str(rng.choice(["car", "truck", "trailer", "bus"], p=[0.93, 0.05, 0.012, 0.008]))
         size = draw_size(name, rng)
-        end = along + size[0]
-        if not any(along < high and end > low for low, high in closed):
-            across = roads.PARKING + rng.normal(0, 0.08)
+        if size[1] > side.strip + 0.3:
+            name, size = "car", draw_size("car", rng)
+        end = along + size[0] / tight
+        if _is_open(closed, along, end):
+            first = None
+            # who is wider than the strip stands on the kerb
+            across = max(section.parking_middle + rng.normal(0, 0.06), section.parking_begins + size[1] / 2 + 0.04)
             row.append(side.place(name, (along + end) / 2, across, rng.normal(0, 0.015), size))
-        along = end + rng.uniform(0.8, 2.2)
+        along = end + float(rng.uniform(0.8, 2.2)) / tight
     return row
 
 
-def waiting_people(side: Side, along: float, count: int, rng: np.random.Generator, *, across: float = 12.3) -> list[Standing]:
-    """People who stand together near the kerb, 0.9 m apart, facing anywhere; one in eight sits."""
-    people = []
+def _chain(occupancy: float, rng: np.random.Generator) -> Iterator[bool]:
+    """Without end: whether place after place is taken."""
+    stay = 0.5 + 0.48 * occupancy
+    enter = min(occupancy * (1 - stay) / max(1 - occupancy, 1e-6), 1.0)
+    is_taken = bool(rng.random() < occupancy)
+    while True:
+        yield is_taken
+        is_taken = bool(rng.random() < (stay if is_taken else enter))
+
+
+def _headed(taken: Iterator[bool]) -> Iterator[bool]:
+    yield True
+    yield from taken
+
+
+def parked_in_lot(plan: Plan, lot: Lot, occupancy: float, rng: np.random.Generator) -> list[Standing]:
+    """Cars side by side in rows along the street, two rows back to back between the lanes of a parking lot."""
+    side, parked = Side(plan, lot.arm, lot.sign), []
+    pitch, row = float(rng.uniform(2.6, 3.0)), side.section.sidewalk_end + 1.5
+    lanes_after = bool(rng.random() < 0.5)  # the first row stands alone, or is the first of two
+    while row + 5.0 <= side.section.sidewalk_end + lot.depth:
+        taken, heading = _chain(occupancy, rng), float(rng.choice([-1, 1])) * np.pi / 2
+        for along in np.arange(lot.begin + 1.6, lot.end - 1.5, pitch).tolist():
+            if next(taken):
+                size = draw_size("car", rng)
+                turned = heading + np.pi * (rng.random() < 0.15) + rng.normal(0, 0.02)
+                car = side.place("car", along, row + 2.6 + float(rng.normal(0, 0.1)), turned, size)
+                if float(CrossSection.of(plan, np.array(car.x), np.array(car.y)).beyond) > 3.0:
+                    parked.append(car)
+        row += 5.7 + 6.0 * lanes_after
+        lanes_after = not lanes_after
+    return parked
+
+
+def waiting_people(side: Side, along: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:
+    """People who stand together near the kerb or before the fronts, facing anywhere; one in eight sits."""
+    people, section = [], side.section
+    if across is None:
+        near_kerb = section.furniture[0] + 0.55
+        across = near_kerb if rng.random() < 0.5 else section.front + float(rng.uniform(0.1, 0.6))
     for i in range(count):
         size, is_sitting = draw_size("pedestrian", rng), bool(rng.random() < 0.125)
         if is_sitting:
             size = size * (1.0, 1.0, 0.72)
-        spot = along + 0.95 * i, across + rng.uniform(0, 0.3)
+        spot = along + 0.95 * i, across + float(rng.uniform(0, 0.3))
         people.append(side.place("pedestrian", *spot, rng.uniform(-3, 3), size, is_sitting=is_sitting))
     return people
 
 
 def rack(side: Side, along: float, rng: np.random.Generator) -> list[Standing]:
-    """Two to five cycles across the kerb, 1.3 m apart."""
-    name = str(rng.choice(["bicycle", "motorcycle"]))
+    """Two to five cycles before the fronts, 1.3 m apart."""
+    name, across = str(rng.choice(["bicycle", "motorcycle"])), side.section.front + 1.3
     count = int(rng.integers(2, 6))
-    return [side.place(name, along + 1.3 * i, 12.15, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
+    return [side.place(name, along + 1.3 * i, across, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
+
+
+def barriers(side: Side, begin: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:
+    """Barriers end to end, behind the kerb where it is not said how far `across`."""
+    row, along, across = [], begin, side.section.kerb + 0.5 if across is None else across
+    for _ in range(count):
+        size = draw_size("barrier", rng)
+        # in a bend their inner edges come together
+        tight = min(side.stretch(along + ahead, across + edge) for ahead in (0.0, 2.4) for edge in (-0.4, 0.4))
+        row.append(side.place("barrier", along + size[1] / 2 / tight, across, np.pi / 2 + rng.normal(0, 0.02), size))
+        along += (size[1] + 0.1) / tight
+    return row
 
 
 def construction_site(side: Side, begin: float, length: float, rng: np.random.Generator) -> list[Standing]:
-    """A closed part of the parking strip: barriers end to end along the lane, a slanting line of cones before, a machine, workers.
+    """A closed part of the parking strip, or a yard behind the sidewalk where there is none: barriers end to end along the lane, a
+    slanting line of cones before, a machine, workers.
 
     A barrier's width is its long side, so it faces across the road.
     """
-    site = []
-    for i in range(int(length / 2.4) + 1):
-        site.append(side.place("barrier", begin + 2.4 * i, 9.0, np.pi / 2 + rng.normal(0, 0.03), draw_size("barrier", rng)))
+    site, section = [], side.section
+    edge = section.parking_begins if section.parking != "none" else section.front + 0.2
+    site += barriers(side, begin, int(length / 2.3) + 1, rng, across=edge + 0.35)
     for i in range(4):
-        site.append(side.place("traffic_cone", begin - 2.2 - 1.6 * i, 9.3 + 0.55 * i, rng.uniform(-3, 3), draw_size("traffic_cone", rng)))
-    size = np.minimum(draw_size("construction_vehicle", rng), (7.0, 2.5, 3.0))
-    site.append(side.place("construction_vehicle", begin + length / 2, 10.9, rng.normal(0, 0.02), size))
-    site += waiting_people(side, begin + 1, int(rng.integers(1, 3)), rng, across=13.1)
+        spot = begin - 2.2 - 1.6 * i, edge + 0.6 + 0.45 * i
+        site.append(side.place("traffic_cone", *spot, rng.uniform(-3, 3), draw_size("traffic_cone", rng)))
+    size = np.minimum(draw_size("construction_vehicle", rng), (6.0, 2.5, 3.0))
+    site.append(side.place("construction_vehicle", begin + length / 2, edge + 2.2, rng.normal(0, 0.02), size))
+    site += waiting_people(side, begin + 0.3, int(rng.integers(1, 3)), rng, across=edge + 1.5)
     return site

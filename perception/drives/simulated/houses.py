@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from perception.drives.simulated.pile import FRONT, Color, Frontage, Pile, surface_reading
+from perception.drives.simulated.pile import Color, Frontage, Pile, Roadside, surface_reading
 
 FOUNDATION = 2.5  # metres that walls reach below the ground at their foot, for slopes
 
@@ -69,7 +69,7 @@ def _relief(pile: Pile, f: Facade, wall: float, rng: np.random.Generator) -> Non
     pillar, jut = float(rng.uniform(0.15, 0.5)), float(rng.uniform(0.02, 0.2))
     for edge in edges:
         f.put(pile, max(edge - pillar, f.begin), min(edge + pillar, f.end), -FOUNDATION, f.height, jut, recess + 0.1, f.trim)
-    room = f.front - FRONT  # nothing may reach over the sidewalk
+    room = f.front - f.side.front  # nothing may reach over the sidewalk
     for left, right in pairwise(edges):
         a, b = left + 0.25 * (right - left), right - 0.25 * (right - left)
         what = rng.random()
@@ -96,7 +96,7 @@ def _relief(pile: Pile, f: Facade, wall: float, rng: np.random.Generator) -> Non
 
 def wall_line(
     pile: Pile,
-    side: Frontage,
+    road: Roadside,
     begin: float,
     end: float,
     across: float,
@@ -117,8 +117,10 @@ def wall_line(
     edges = np.linspace(begin, end, pieces + 1).tolist()
     for a, b in pairwise(edges):
         across += wobble * float(rng.normal())
-        x, y = side.at((a + b) / 2, across)
+        middle = (a + b) / 2
+        side, long = road.near(middle), (b - a) * road.stretch(middle, across)
+        x, y = side.at(middle, across)
         pile.begin(x, y)
-        pile.box(x, y, -0.6 if not is_fence else 0.05, (b - a, thickness, height + 0.6), side.yaw, reading=reading, passing=passing)
+        pile.box(x, y, -0.6 if not is_fence else 0.05, (long, thickness, height + 0.6), side.yaw, reading=reading, passing=passing)
         x, y = side.at(a, across)
         pile.box(x, y, -0.6, (0.12 + thickness, 0.12 + thickness, height + 0.75), side.yaw, reading=reading)

@@ -1,22 +1,40 @@
-"""The ground of a street as height fields, one per surface: roads, sidewalks, verges and the paint on the roads."""
+"""The ground of a street as height fields, one per surface: roads, sidewalks, verges and the paint on the roads.
 
-from collections.abc import Callable
+Bends are laid out in pieces that each lie along the tangent in their middle. Where two fields overlap, one of them runs under the other.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
 from cuda_ops import Primitives
-from perception.drives.simulated import roads
 from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.roads import CORNER_RADIUS, REACH, CrossSection, Plan
 
 EXTENT = 200.0  # metres from the middle of the crossing in x and y
-SIDEWALK_END = 18.0
 PAINT_HEIGHT = 0.004
 OVERLAP = 0.1  # fields of different cell sizes run under each other, so that no ray finds a crack
+UNDER = 0.03  # metres by which a field dips where it runs under another one
+SAGITTA = 0.04  # metres that a bend may be off the tangent of its piece
+PAINTED = 100.0  # metres along the arms as far as there are lines
 COLORS = {"asphalt": (70, 70, 74), "sidewalk": (150, 146, 138), "verge": (92, 108, 62), "paint": (225, 225, 220)}
 MEDIAN_READING = {"asphalt": 32.0, "sidewalk": 48.0, "verge": 32.0, "paint": 170.0}  # at normal incidence
 
-Height = Callable[[np.ndarray, np.ndarray], np.ndarray]  # metres at places (x, y) of the street frame, in their shape
+Place = Callable[[np.ndarray, np.ndarray, CrossSection], np.ndarray]  # metres at places (x, y) of the street frame, in their shape
+
+
+class Ground(Protocol):
+    """What is known about the heights of a street: `road` goes on level under the sidewalks, `ground` is what is seen."""
+
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def surfaces(self) -> "Surfaces": ...
+    def road(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray: ...
+    def ground(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +53,16 @@ class Surfaces:
     paint: float
 
     @staticmethod
-    def draw(rng: np.random.Generator) -> "Surfaces":
+    def draw(rng: np.random.Generator, source: Sequence[int] = (0, 1, 2, 3)) -> "Surfaces":
+        """source  for each quadrant the one that it is like."""
+
         def reading(name: str, spread: float, count: int) -> np.ndarray:
             return np.clip(MEDIAN_READING[name] * rng.lognormal(0, spread, count), 2, 160)
 
         # one town, one asphalt: the arms differ less than the scenes
         asphalt = reading("asphalt", 0.3, 1) * rng.lognormal(0, 0.2, 5)
-        return Surfaces(asphalt, reading("sidewalk", 0.35, 4), reading("verge", 0.4, 4), float(reading("paint", 0.3, 1)[0]))
+        like = list(source)
+        return Surfaces(asphalt, reading("sidewalk", 0.35, 4)[like], reading("verge", 0.4, 4)[like], float(reading("paint", 0.3, 1)[0]))
 
     @staticmethod
     def usual() -> "Surfaces":
@@ -50,62 +71,182 @@ class Surfaces:
         return Surfaces(np.full(5, m["asphalt"]), np.full(4, m["sidewalk"]), np.full(4, m["verge"]), m["paint"])
 
 
-def grounds(height: Height, surfaces: Surfaces) -> list[Matter]:
-    """Roads, corners and strips of sidewalk, verges: together they cover the plane up to `EXTENT`."""
-    k, e, end = roads.KERB, EXTENT, SIDEWALK_END
-    parts = [_field(height, (-k, k, -k, k), (1.0, 1.0), surfaces.asphalt[4], "asphalt")]
-    for arm in range(4):
-        road = _turned((-e, -k + OVERLAP, -k, k), arm)
-        parts.append(_field(height, road, _cell(2.0, 1.0, arm), surfaces.asphalt[arm], "asphalt"))
-        # quadrant `arm` lies counter-clockwise of the arm: below it for arm 0
-        q = arm
-        parts.append(_field(height, _turned((-end, -k, -end, -k), q), (0.075, 0.075), surfaces.sidewalk[q], "sidewalk"))
-        parts.append(_field(height, _turned((-e, -end + OVERLAP, -end, -k), q), _cell(2.0, 0.075, q), surfaces.sidewalk[q], "sidewalk"))
-        parts.append(_field(height, _turned((-end, -k, -e, -end + OVERLAP), q), _cell(0.075, 2.0, q), surfaces.sidewalk[q], "sidewalk"))
-        parts.append(_field(height, _turned((-e, -end, -e, -end), q), (1.0, 1.0), surfaces.verge[q], "verge"))
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle along an arm: `middle` along it, `half` its half length for places `across` 0, of which the outermost ones need more."""
+
+    middle: float
+    half: float
+    curvature: float
+
+    def half_length(self, across: Sequence[float]) -> float:
+        """Half the length of a rectangle over `across` (from, to) that leaves no wedge open to the next piece."""
+        return self.half * max(1.0, *(1 + self.curvature * c for c in across))
+
+
+def pieces(plan: Plan, arm: int, begin: float, end: float) -> Iterator[Piece]:
+    """Cuts the stretch of an arm from `begin` to `end` into straights and short parts of its bend."""
+    bend = plan.bends[arm]
+    cuts = [begin, end] if bend is None else [begin, *np.clip([bend.begin, bend.end], begin, end).tolist(), end]
+    for i, (a, b) in enumerate(pairwise(cuts)):
+        if b - a < 1e-6:
+            continue
+        if bend is None or i != 1:
+            yield Piece((a + b) / 2, (b - a) / 2, 0.0)
+            continue
+        longest = 2 * np.sqrt(2 * SAGITTA * bend.radius) * 0.9  # the outer edge bends less, but is longer
+        edges = np.linspace(a, b, int(np.ceil((b - a) / longest)) + 1).tolist()
+        turn = (edges[1] - edges[0]) * abs(bend.curvature)
+        half = np.tan(turn / 2) / abs(bend.curvature)
+        for low, high in pairwise(edges):
+            yield Piece((low + high) / 2, float(half), bend.curvature)
+
+
+def grounds(ground: Ground) -> list[Matter]:
+    """The verges up to `EXTENT`, over them roads, kerbs and sidewalks as far as `REACH` along the arms."""
+    plan, s, parts = ground.plan, ground.surfaces, []
+    for q, (x, y) in enumerate(((-1, -1), (1, -1), (1, 1), (-1, 1))):
+        (x0, x1), (y0, y1) = sorted((0.0, x * EXTENT)), sorted((0.0, y * EXTENT))
+        parts.append(_field(plan, _below_pavement(ground), (x0, y0, 0.0), (x1 - x0, y1 - y0), (1.0, 1.0), s.verge[q], "verge"))
+    reach = {q: _corner_reach(plan, q) for q in plan.corners}
+    if plan.corners:
+        # towards arms 0 - 3; round the corners where there is an arm
+        west, south, east, north = (plan.section(arm + 1, 1).kerb + CORNER_RADIUS * (arm in plan.arms or arm % 2 == 0) for arm in range(4))
+        parts.append(_field(plan, ground.road, (-west, -south, 0.0), (west + east, north + south), (1.0, 1.0), s.asphalt[4], "asphalt"))
+    for arm in plan.arms:
+        right, left = plan.section(arm, -1), plan.section(arm, 1)
+        width = (-right.kerb - OVERLAP, left.kerb + OVERLAP)
+        first = plan.section(arm + 1, 1).kerb if plan.corners else 0.0
+        parts += _along(plan, arm, ground.road, (max(first - OVERLAP, 0.0), REACH), width, (2.0, 1.0), s.asphalt[arm], "asphalt")
+        for sign, section in ((-1, right), (1, left)):
+            q = arm if sign < 0 else (arm - 1) % 4
+            begin = reach[q][arm] if q in reach else 0.0
+            for a, b, cell in (
+                (section.kerb - UNDER, section.kerb + 0.24, 0.045),
+                (section.kerb + 0.2, section.sidewalk_end + OVERLAP, 1.0),
+            ):
+                across = (sign * a, sign * b) if sign > 0 else (sign * b, sign * a)
+                parts += _along(plan, arm, _over_road(ground), (begin, REACH), across, (2.0, cell), s.sidewalk[q], "sidewalk")
+    for q in plan.corners:
+        parts.append(_corner(plan, ground, q, s.sidewalk[q]))
+    for lot in plan.lots:
+        inner = plan.section(lot.arm, lot.sign).sidewalk_end
+        across = sorted((lot.sign * inner, lot.sign * (inner + lot.depth)))
+        level = _raised(ground.ground, 0.02)
+        parts += _along(plan, lot.arm, level, (lot.begin, lot.end), (across[0], across[1]), (1.0, 1.0), s.asphalt[lot.arm], "asphalt")
     return parts
 
 
-def markings(height: Height, surfaces: Surfaces) -> list[Matter]:
+def markings(ground: Ground) -> list[Matter]:
     """Centre, lane and edge lines, stop lines, the people's crossing at the lights and zebra stripes."""
-    stop, lane_line, edge_line = roads.STOP_LINE, 3.5, 7.0
-    parts = []
-    for arm in range(4):
-        lines = [(-100.0, -stop, y - 0.07, y + 0.07) for y in (-0.12, 0.12, -edge_line, edge_line)]
-        lines.append((-stop - 0.4, -stop, -edge_line, -0.2))
-        lines += [(-stop + 1.2 + 3 * i, -stop + 1.35 + 3 * i, -roads.KERB + 0.4, roads.KERB - 0.4) for i in (0, 1)]
-        lines += [(-s - 3.0, -s, y - 0.06, y + 0.06) for s in np.arange(stop + 2, 90, 9.0) for y in (-lane_line, lane_line)]
-        if arm in roads.ZEBRA_ARMS:
-            lines += [(-roads.ZEBRA - 2.0, -roads.ZEBRA + 2.0, y - 0.25, y + 0.25) for y in np.arange(-10.5, 10.6, 1.05)]
-        for line in lines:
-            parts.append(_field(height, _turned(line, arm), (2.0, 2.0), surfaces.paint, "paint", above=PAINT_HEIGHT))
+    plan, parts = ground.plan, []
+    for arm in plan.arms:
+        right, left, stop = plan.section(arm, -1), plan.section(arm, 1), plan.stop(arm)
+        lines = [(stop, PAINTED, y - 0.07, y + 0.07) for y in (-0.12, 0.12)]
+        for sign, section in ((-1, right), (1, left)):
+            edge = sign * section.lane_width * len(section.lanes)
+            if section.parking != "none" or section.bicycle is not None:
+                lines.append((stop, PAINTED, edge - 0.07, edge + 0.07))
+            for i in range(1, len(section.lanes)):
+                y = sign * i * section.lane_width
+                lines += [(s, s + 3.0, y - 0.06, y + 0.06) for s in np.arange(stop + 2, 90, 9.0).tolist()]
+            if section.parking == "perpendicular":
+                bays = np.arange(stop + 6.0, 70.0, 2.8).tolist()
+                lines += [(s, s + 0.1, *sorted((sign * section.parking_begins, sign * (section.kerb - 0.1)))) for s in bays]
+        if plan.corners:
+            if plan.has_lights or arm % 2 == 1:
+                lines.append((stop, stop + 0.4, -right.lane_width * len(right.lanes), -0.2))
+            if plan.has_lights:
+                lines += [(stop - 1.35 - 3 * i, stop - 1.2 - 3 * i, -right.kerb + 0.4, left.kerb - 0.4) for i in (0, 1)]
+        for on, along in plan.zebras:
+            if on == arm:
+                stripes = 1.05 * np.arange(-np.floor((right.kerb - 0.65) / 1.05), np.floor((left.kerb - 0.65) / 1.05) + 1)
+                lines += [(along - 2.0, along + 2.0, y - 0.25, y + 0.25) for y in stripes.tolist()]
+        for begin, end, low, high in lines:
+            paint = _raised(ground.road, PAINT_HEIGHT)
+            parts += _along(plan, arm, paint, (begin, end), (low, high), (2.0, 2.0), ground.surfaces.paint, "paint")
     return parts
 
 
-def _cell(along: float, across: float, arm: int) -> tuple[float, float]:
-    """Cell size in x and y of a field drawn for arm 0 and turned to `arm`."""
-    return (along, across) if arm % 2 == 0 else (across, along)
+def _below_pavement(ground: Ground) -> Place:
+    """The ground, but deep under the pavement, where roads and sidewalks are laid over it."""
+
+    def height(x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:
+        return ground.ground(x, y, places) - 0.4 * np.clip(-places.beyond, 0.0, 1.0)
+
+    return height
 
 
-def _turned(rectangle: tuple[float, float, float, float], arm: int) -> tuple[float, float, float, float]:
-    """x from - to, y from - to, drawn for arm 0, at `arm`."""
-    corners = roads.turned(np.reshape(rectangle, (2, 2)).T, arm)
-    (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    return x0, x1, y0, y1
+def _over_road(ground: Ground) -> Place:
+    """The ground, but a little under the roads."""
+
+    def height(x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:
+        return ground.ground(x, y, places) - UNDER * np.clip(-places.from_kerb / UNDER, 0.0, 1.0)
+
+    return height
+
+
+def _raised(place: Place, metres: float) -> Place:
+    return lambda x, y, places: place(x, y, places) + metres
+
+
+def _corner_reach(plan: Plan, q: int) -> dict[int, float]:
+    """How far along each of its two arms the round kerb of a corner goes."""
+    arm, other = q, (q + 1) % 4
+    return {arm: plan.section(other, 1).kerb + CORNER_RADIUS, other: plan.section(arm, -1).kerb + CORNER_RADIUS}
+
+
+def _corner(plan: Plan, ground: Ground, q: int, reflectivity: float) -> Matter:
+    """The sidewalk at the round kerb of a corner, in fine cells."""
+    arm, other = q, (q + 1) % 4
+    side, kerb = CORNER_RADIUS + OVERLAP, plan.section(arm, -1).kerb
+    # the field's first axis leads out of the crossing along the arm; its second one is to the left of that, away from the road
+    x, y, yaw = (float(value) for value in plan.at(arm, plan.section(other, 1).kerb, -kerb))
+    return _field(plan, _over_road(ground), (x, y, yaw + np.pi), (side, side), (0.1, 0.1), reflectivity, "sidewalk")
+
+
+def _along(
+    plan: Plan,
+    arm: int,
+    place: Place,
+    along: tuple[float, float],
+    across: tuple[float, float],
+    cell: tuple[float, float],
+    reflectivity: float,
+    surface: str,
+) -> list[Matter]:
+    """The ground over a strip of an arm: `along` (from, to), `across` (from, to); cells no larger than `cell` along and across."""
+    parts = []
+    for piece in pieces(plan, arm, *along):
+        low, high = across
+        if piece.curvature:
+            low, high = low - SAGITTA * (cell[1] < 1), high + SAGITTA * (cell[1] < 1)
+        half = piece.half_length(across)
+        x, y, yaw = (float(value) for value in plan.at(arm, piece.middle, 0.0))
+        # outward is against the traffic: `across` high comes first to the right of who drives outwards
+        ux, uy = -np.cos(yaw), -np.sin(yaw)
+        corner = x - half * ux + high * uy, y - half * uy - high * ux
+        parts.append(_field(plan, place, (*corner, yaw + np.pi), (2 * half, high - low), cell, reflectivity, surface))
+    return parts
 
 
 def _field(
-    height: Height,
-    rectangle: tuple[float, float, float, float],
+    plan: Plan,
+    place: Place,
+    corner: tuple[float, float, float],
+    size: tuple[float, float],
     largest_cell: tuple[float, float],
     reflectivity: float,
     surface: str,
-    above: float = 0.0,
 ) -> Matter:
-    """The ground over a rectangle (x from - to, y from - to), its cells no larger than `largest_cell`."""
-    x0, x1, y0, y1 = rectangle
-    columns, rows = (max(1, int(np.ceil((b - a) / c - 1e-9))) + 1 for a, b, c in ((x0, x1, largest_cell[0]), (y0, y1, largest_cell[1])))
-    x, y = np.meshgrid(np.linspace(x0, x1, columns), np.linspace(y0, y1, rows))
-    cell = (x1 - x0) / (columns - 1), (y1 - y0) / (rows - 1)
-    shape = Primitives.height_field(height(x, y).astype(np.float32), (x0, y0, above), cell)
+    """The ground over a rectangle: its corner x, y and the yaw of its first side, its size; cells no larger than `largest_cell`."""
+    x0, y0, yaw = corner
+    yaw = (yaw + np.pi) % (2 * np.pi) - np.pi
+    count = [max(1, int(np.ceil(length / longest - 1e-9))) + 1 for length, longest in zip(size, largest_cell, strict=True)]
+    u, v = np.meshgrid(np.linspace(0, size[0], count[0]), np.linspace(0, size[1], count[1]))
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    x, y = x0 + cos * u - sin * v, y0 + sin * u + cos * v
+    cell = size[0] / (count[0] - 1), size[1] / (count[1] - 1)
+    heights = place(x, y, CrossSection.of(plan, x, y))
+    shape = Primitives.height_field(heights.astype(np.float32), (x0, y0, 0.0), cell, yaw=yaw)
     return Matter.of(shape, reflectivity, COLORS[surface])

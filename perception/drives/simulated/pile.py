@@ -6,35 +6,81 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cuda_ops import Kind, Primitives
-from perception.drives.simulated import roads
 from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.roads import Plan, Section
 
 ROAD_CLEARANCE = 4.2  # metres that must stay free above roads and parking strips
 WALK_CLEARANCE = 2.5  # ... and above the walking bands
-FURNITURE = (roads.KERB + 0.3, 13.35)  # offsets from a centre line between which lamps, trees and benches may stand
-FRONT = 17.35  # offset from the centre lines beyond which everything may stand
-BANDS_AT_CORNER = (13.35, FRONT)  # people cross straight on over the next road
 ZEBRA_CLEAR = 4.5  # metres of kerb on both sides of the middle of a zebra crossing
+# where a part is looked at, as shares of its length and width from the middle: dense enough for a road that bends before a house
+_SPOTS = np.stack(np.meshgrid(np.linspace(-0.5, 0.5, 5), np.linspace(-0.5, 0.5, 3)), axis=-1).reshape(-1, 2)
 
 Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Frontage:
-    """One side of an arm, as furniture.Side: `along` metres from the middle of the crossing, `across` metres from the centre line."""
+    """One side of an arm, straightened out around one place of it: what is put there stands in line, even in a bend.
 
+    section  how this half of the road is laid out
+    sign     -1 right of who drives to the crossing, +1 left
+    anchor   metres along the arm where the frontage touches it
+    x, y     of the centre line there
+    yaw      of a thing that looks along the street (towards the crossing)
+    """
+
+    section: Section
+    sign: int
+    anchor: float
+    x: float
+    y: float
+    yaw: float
+
+    @staticmethod
+    def of(plan: Plan, arm: int, sign: int, anchor: float) -> "Frontage":
+        x, y, yaw = (float(value) for value in plan.at(arm, anchor, 0.0))
+        return Frontage(plan.section(arm, sign), sign, anchor, x, y, yaw)
+
+    def at(self, along: float, across: float) -> tuple[float, float]:
+        """x, y in the street frame; `along` metres from the middle of the crossing, `across` metres from the centre line to this side."""
+        back, left = self.anchor - along, self.sign * across
+        cos, sin = float(np.cos(self.yaw)), float(np.sin(self.yaw))
+        return self.x + cos * back - sin * left, self.y + sin * back + cos * left
+
+    @property
+    def furniture(self) -> tuple[float, float]:
+        return self.section.furniture
+
+    @property
+    def front(self) -> float:
+        return self.section.front
+
+
+@dataclass(frozen=True)
+class Roadside:
+    """One side of an arm as it winds; sign as in `Frontage`."""
+
+    plan: Plan
     arm: int
     sign: int
 
-    def at(self, along: float, across: float) -> tuple[float, float]:
-        """x, y in the street frame."""
-        x, y = roads.turned(np.array([(-along, self.sign * across)]), self.arm)[0].tolist()
-        return x, y
+    @property
+    def section(self) -> Section:
+        return self.plan.section(self.arm, self.sign)
 
     @property
-    def yaw(self) -> float:
-        """Of a thing that looks along the street (either way)."""
-        return self.arm * np.pi / 2
+    def begins(self) -> float:
+        """Metres along from which the sidewalk is not the other road's too, 0 where no road leads off on this side."""
+        corner = self.plan.corner(self.arm, self.sign)
+        return 0.0 if corner is None else corner.sidewalk_end
+
+    def near(self, along: float) -> Frontage:
+        """Straightened out around a place of it."""
+        return Frontage.of(self.plan, self.arm, self.sign, along)
+
+    def stretch(self, along: float, across: float) -> float:
+        """Metres at that offset for each metre along the arm."""
+        return self.plan.stretch(self.arm, along, self.sign * across)
 
 
 def surface_reading(median: float, rng: np.random.Generator, spread: float = 0.4) -> float:
@@ -107,7 +153,7 @@ class Pile:
     ) -> None:
         self.rows.append((int(kind), x, y, z, *size, yaw, reading, *color, *taper, passing, extinction, len(self.things) - 1))
 
-    def matter(self, height: Callable[[np.ndarray, np.ndarray], np.ndarray], keep_clear: np.ndarray) -> Matter:
+    def matter(self, plan: Plan, height: Callable[[np.ndarray, np.ndarray], np.ndarray], keep_clear: np.ndarray) -> Matter:
         """Everything that stands where it may, on the ground of `height`; in the order of the rows.
 
         keep_clear  (K, 3) circles x, y, radius in the street frame, in which nothing may stand lower than `WALK_CLEARANCE`
@@ -116,7 +162,7 @@ class Pile:
         kind, at, size, yaw, reading, color, taper, passing, extinction, thing = np.split(rows, _COLUMNS, axis=1)
         thing = thing[:, 0].astype(int)
         x, y, z = at.T
-        is_bad = blocks_the_way(x, y, z, size, yaw[:, 0]) | (_within(keep_clear, x, y, size, yaw[:, 0]) & (z < WALK_CLEARANCE))
+        is_bad = blocks_the_way(plan, x, y, z, size, yaw[:, 0]) | (_within(keep_clear, x, y, size, yaw[:, 0]) & (z < WALK_CLEARANCE))
         foot = np.array(self.things, np.float64).reshape(-1, 2)
         center = np.stack([x, y, z + size[:, 2] / 2 + height(*foot.T)[thing]], axis=1)
         shapes = Primitives(
@@ -138,25 +184,33 @@ class Pile:
 _COLUMNS = (1, 4, 7, 8, 9, 12, 15, 16, 17)
 
 
-def blocks_the_way(x: np.ndarray, y: np.ndarray, z: np.ndarray, size: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+def blocks_the_way(plan: Plan, x: np.ndarray, y: np.ndarray, z: np.ndarray, size: np.ndarray, yaw: np.ndarray) -> np.ndarray:
     """(P,) bool: whether a part stands in, or hangs too low over, the room of vehicles or of people on their routes.
 
     x, y, z  (P,) the middle of the foot, z above the ground;  size (P, 3);  yaw (P,)
-    Vehicles: the roads up to the kerb and `FURNITURE` metres. People: the bands behind, straight on over the roads at the crossing, and
+    Vehicles: the roads up to the kerb and 0.3 m. People: the bands behind the furniture, straight on over the roads at the crossing, and
     the kerb at the zebra crossings. Judged by the upright box about the part, so a round part may be refused for a corner that it lacks.
     """
-    cos, sin = np.abs(np.cos(yaw)), np.abs(np.sin(yaw))
-    reach_x, reach_y = (cos * size[:, 0] + sin * size[:, 1]) / 2, (sin * size[:, 0] + cos * size[:, 1]) / 2
-    near_x, near_y = np.maximum(np.abs(x) - reach_x, 0), np.maximum(np.abs(y) - reach_y, 0)
-    far_x, far_y = np.abs(x) + reach_x, np.abs(y) + reach_y
-    near, is_x_road = np.minimum(near_x, near_y), near_y <= near_x  # offset from the nearer road, which runs along x
-    far, begin, end = np.where(is_x_road, [far_y, near_x, far_x], [far_x, near_y, far_y])
-    on_road = near < FURNITURE[0]
-    in_band = (near < FRONT) & (far > FURNITURE[1])
-    at_corner = (near < FRONT) & (begin < BANDS_AT_CORNER[1]) & (end > BANDS_AT_CORNER[0])
-    # only the road along x, arms 0 and 2, has zebra crossings
-    at_zebra = is_x_road & (near < FRONT) & (end > roads.ZEBRA - ZEBRA_CLEAR) & (begin < roads.ZEBRA + ZEBRA_CLEAR)
-    return (on_road & (z < ROAD_CLEARANCE)) | ((in_band | at_corner | at_zebra) & (z < WALK_CLEARANCE))
+    cos, sin = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
+    u, v = size[:, :1] * _SPOTS[:, 0], size[:, 1:2] * _SPOTS[:, 1]
+    px, py = x[:, None] + cos * u - sin * v, y[:, None] + sin * u + cos * v  # (P, spots)
+    on_road, on_walk = np.zeros(len(x), bool), np.zeros(len(x), bool)
+    zebras = dict(plan.zebras)
+    for arm in plan.arms:
+        along, across = plan.locate(arm, px, py)
+        is_here = along > -0.01
+        for sign in (-1, 1):
+            section = plan.section(arm, sign)
+            offset = np.where(is_here, sign * across, np.inf)  # metres to this side, below 0 on the other one
+            near = offset.min(axis=1)
+            far = np.where(is_here, offset, -np.inf).max(axis=1)
+            on_road |= (near < section.furniture[0]) & (far > 0)
+            on_walk |= (near < section.front) & (far > section.furniture[1])
+            if arm in zebras:
+                begin, end = np.where(is_here, along, np.inf).min(axis=1), np.where(is_here, along, -np.inf).max(axis=1)
+                is_at_zebra = (end > zebras[arm] - ZEBRA_CLEAR) & (begin < zebras[arm] + ZEBRA_CLEAR)
+                on_walk |= is_at_zebra & (near < section.front) & (far > 0)
+    return (on_road & (z < ROAD_CLEARANCE)) | (on_walk & (z < WALK_CLEARANCE))
 
 
 def _within(circles: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarray, yaw: np.ndarray) -> np.ndarray:

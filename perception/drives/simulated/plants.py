@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from perception.drives.simulated.pile import FURNITURE, Frontage, Pile, surface_reading
+from perception.drives.simulated.pile import Frontage, Pile, Roadside, surface_reading
 
 BARK = (88, 70, 54)
 
@@ -36,13 +36,13 @@ def kerb_tree(pile: Pile, side: Frontage, along: float, height: float, rng: np.r
     """A slender tree between kerb and sidewalk whose crown was cut back on the side of the road and hangs over the sidewalk."""
     clear, width = rng.uniform(2.55, 3.2), rng.uniform(2.0, 3.2)
     reading, extinction = surface_reading(24, rng, 0.35), float(np.exp(rng.uniform(np.log(1.2), np.log(6.0))))
-    x, y = side.at(along, FURNITURE[1] - 0.4)
+    x, y = side.at(along, side.furniture[1] - 0.4)
     pile.begin(x, y)
     pile.pole(x, y, -0.5, rng.uniform(0.07, 0.16), clear + 1.2, reading=20.0, color=BARK)
     for i in range(3):
         size = width * rng.uniform(0.8, 1.5), width * rng.uniform(0.8, 1.0), (height - clear) * rng.uniform(0.4, 0.75)
         low = clear + (0.0 if i == 0 else rng.uniform(0.0, height - clear - size[2]))
-        x, y = side.at(along + rng.normal(0, 0.5), FURNITURE[0] + 0.02 + size[1] / 2 + rng.uniform(0, 0.6))
+        x, y = side.at(along + rng.normal(0, 0.5), side.furniture[0] + 0.02 + size[1] / 2 + rng.uniform(0, 0.6))
         pile.leaves(x, y, low, size, side.yaw, reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
 
 
@@ -50,13 +50,13 @@ def avenue_tree(pile: Pile, side: Frontage, along: float, height: float, rng: np
     """A wide crown high over the road and the sidewalk, on a stout trunk at the kerb."""
     clear = rng.uniform(4.35, 5.2)
     reading, extinction = surface_reading(34, rng, 0.35), float(np.exp(rng.uniform(np.log(0.4), np.log(2.0))))
-    x, y = side.at(along, FURNITURE[1] - 0.6)
+    x, y = side.at(along, side.furniture[1] - 0.6)
     pile.begin(x, y)
     pile.pole(x, y, -0.5, rng.uniform(0.15, 0.35), clear + 1.8, reading=20.0, color=BARK)
     for i in range(3):
         size = rng.uniform(4, 8), rng.uniform(4, 8), (height - clear) * rng.uniform(0.45, 0.8)
         low = clear + (0.0 if i == 0 else rng.uniform(0.0, height - clear - size[2]))
-        x, y = side.at(along + rng.normal(0, 1.8), FURNITURE[1] + rng.normal(0, 1.8))
+        x, y = side.at(along + rng.normal(0, 1.8), side.furniture[1] + rng.normal(0, 1.8))
         pile.leaves(x, y, low, size, side.yaw, reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
 
 
@@ -72,7 +72,7 @@ def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
 
 def hedge(
     pile: Pile,
-    side: Frontage,
+    road: Roadside,
     begin: float,
     end: float,
     across: float,
@@ -91,9 +91,11 @@ def hedge(
     edges = np.linspace(begin, end, pieces + 1).tolist()
     for a, b in pairwise(edges):
         across += wobble * float(rng.normal())
-        x, y = side.at((a + b) / 2, across)
+        middle = (a + b) / 2
+        side = road.near(middle)
+        x, y = side.at(middle, across)
         pile.begin(x, y)
-        size = b - a, width, height * rng.uniform(0.75, 1.15) + 0.3
+        size = (b - a) * road.stretch(middle, across), width, height * rng.uniform(0.75, 1.15) + 0.3
         pile.leaves(x, y, -0.3, size, side.yaw, reading=reading, extinction=extinction, is_box=True)
         x, y = side.at(rng.uniform(a, b), across)
         pile.leaves(x, y, height * 0.6, (1.8, width * 1.1, height * 0.7), side.yaw, reading=reading, extinction=extinction * 0.5)

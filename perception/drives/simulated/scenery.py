@@ -3,10 +3,9 @@
 import numpy as np
 
 from perception.core import UsageError
-from perception.drives.simulated import roads
 from perception.drives.simulated.houses import house, wall_line
 from perception.drives.simulated.matter import Matter
-from perception.drives.simulated.pile import FRONT, FURNITURE, Frontage, Pile
+from perception.drives.simulated.pile import Pile, Roadside
 from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tree, tree
 from perception.drives.simulated.streetware import PLACED, footbridge, lamp, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
@@ -27,91 +26,103 @@ def build_scenery(
     """
     if not (density > 0 and radius > 0):
         raise UsageError(f"build_scenery: expected density > 0 and radius > 0, got {density} and {radius}")
-    pile = Pile()
+    plan, pile = terrain.plan, Pile()
     styles = rng.choice(list(STYLES), size=(4, 2), p=list(STYLES.values()))
-    for arm in range(4):
-        for i, side in enumerate((Frontage(arm, -1), Frontage(arm, 1))):
-            # the corner plot belongs to arms 0 and 2; the other frontage begins behind it
-            first = FRONT + 0.4 if arm % 2 == 0 else FRONT + rng.uniform(14, 20)
-            traffic_light(pile, side, rng)
-            line_kerb(pile, side, density, radius, rng)
-            line_front(pile, side, str(styles[arm, i]), first, density, radius, rng)
-    if rng.random() < 0.4:
-        footbridge(pile, Frontage(int(rng.integers(4)), 1), rng.uniform(35, 90), rng)
+    for arm in plan.arms:
+        for i, road in enumerate((Roadside(plan, arm, -1), Roadside(plan, arm, 1))):
+            corner = plan.corner(arm, road.sign)
+            first = 0.2
+            if corner is not None:
+                # the corner plot belongs to arms 0 and 2; the other frontage begins behind it
+                first = corner.front + (0.4 if arm % 2 == 0 else rng.uniform(14, 20))
+                if plan.has_lights:
+                    traffic_light(pile, road.near(0.0), corner.kerb, rng)
+            line_kerb(pile, road, density, radius, rng)
+            line_front(pile, road, str(styles[arm, i]), first, density, radius, rng)
+    if rng.random() < 0.3:
+        arm, along = plan.arms[int(rng.integers(len(plan.arms)))], rng.uniform(35, 90)
+        footbridge(pile, Roadside(plan, arm, 1).near(along), along, max(plan.section(arm, sign).front for sign in (-1, 1)), rng)
     fill_background(pile, density, radius, rng)
-    return pile.matter(terrain.height, np.zeros((0, 3)) if keep_clear is None else keep_clear)
+    return pile.matter(plan, terrain.height, np.zeros((0, 3)) if keep_clear is None else keep_clear)
 
 
-def line_kerb(pile: Pile, side: Frontage, density: float, radius: float, rng: np.random.Generator) -> None:
+def line_kerb(pile: Pile, road: Roadside, density: float, radius: float, rng: np.random.Generator) -> None:
     """What stands between the kerb and the walking band: lamps, perhaps trees and something that keeps people off the road, furniture."""
-    middle = sum(FURNITURE) / 2
-    spacing, along = rng.uniform(22, 35), rng.uniform(18, 30)
+    inner, outer = road.section.furniture
+    middle = (inner + outer) / 2
+    spacing, along = rng.uniform(22, 35), road.begins + rng.uniform(0, 12)
     while along < radius:
-        lamp(pile, side, along, FURNITURE[0] + 0.3, rng)
+        lamp(pile, road.near(along), along, inner + 0.3, rng)
         along += spacing
-    row_of_trees(pile, side, density, radius, rng)
+    row_of_trees(pile, road, density, radius, rng)
     if rng.random() < 0.85:
-        line_of_pieces(pile, side, radius, rng)
+        line_of_pieces(pile, road, radius, rng)
     for _ in range(rng.poisson(3 * density)):
-        sign(pile, side, rng.uniform(18, radius), rng.uniform(FURNITURE[0] + 0.1, middle), rng)
+        along = rng.uniform(road.begins, radius)
+        sign(pile, road.near(along), along, rng.uniform(inner + 0.1, middle), rng)
     names = list(PLACED)
     share = np.array([PLACED[name][1] for name in names])
     for name in rng.choice(names, size=rng.poisson(5 * density), p=share / share.sum()):
-        PLACED[name][0](pile, side, rng.uniform(18, radius), middle, rng)
+        along = rng.uniform(road.begins, radius)
+        PLACED[name][0](pile, road.near(along), along, middle, rng)
 
 
-def row_of_trees(pile: Pile, side: Frontage, density: float, radius: float, rng: np.random.Generator) -> None:
+def row_of_trees(pile: Pile, road: Roadside, density: float, radius: float, rng: np.random.Generator) -> None:
     """Slender trees cut back from the road, wide crowns high over it, or none."""
     row = str(rng.choice(["slender", "avenue", "none"], p=[0.4, 0.4, 0.2]))
     if row == "none":
         return
     plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
-    spacing, along, height = rng.uniform(10, 18), rng.uniform(20, 30), rng.uniform(0.65, 1.0) * tallest
+    spacing, along, height = rng.uniform(10, 18), road.begins + rng.uniform(2, 12), rng.uniform(0.65, 1.0) * tallest
     while along < radius:
         if rng.random() < 0.85 * min(density, 1.15):
-            plant(pile, side, along, height * rng.uniform(0.85, 1.2), rng)
+            plant(pile, road.near(along), along, height * rng.uniform(0.85, 1.2), rng)
         along += spacing * rng.uniform(0.8, 1.3)
 
 
-def line_of_pieces(pile: Pile, side: Frontage, radius: float, rng: np.random.Generator) -> None:
+def line_of_pieces(pile: Pile, road: Roadside, radius: float, rng: np.random.Generator) -> None:
     """What keeps people off the road: hedges, low walls or railings, with gaps."""
     kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.38, 0.1, 0.52]))
-    along = rng.uniform(17.6, 22)
+    (inner, outer), along = road.section.furniture, road.begins + rng.uniform(0, 4)
     while along < radius:
         length = rng.uniform(6, 30)
         if rng.random() < 0.85:
-            end, across = min(along + length, radius), rng.uniform(FURNITURE[0] + 0.6, FURNITURE[1] - 0.6)
+            end, across = min(along + length, radius), (inner + outer) / 2 + rng.uniform(-0.2, 0.2) * (outer - inner - 1.0)
             if kind == "hedge":
-                hedge(pile, side, along, end, across, rng, largest=(1.3, 1.0), wobble=0.08)
+                hedge(pile, road, along, end, across, rng, largest=(1.3, 1.0), wobble=0.08)
             else:
-                wall_line(pile, side, along, end, across, rng, is_fence=kind == "fence", tallest=1.3, wobble=0.05)
+                wall_line(pile, road, along, end, across, rng, is_fence=kind == "fence", tallest=1.3, wobble=0.05)
         along += length + rng.uniform(1.5, 4)
 
 
-def line_front(pile: Pile, side: Frontage, style: str, first: float, density: float, radius: float, rng: np.random.Generator) -> None:
+def line_front(pile: Pile, road: Roadside, style: str, first: float, density: float, radius: float, rng: np.random.Generator) -> None:
     """Plots from the corner outwards: a house, a garden or a green, each with what stands before it."""
-    along = first
+    along, edge_of_walk = first, road.section.front
     setback = {"town": rng.uniform(0.3, 3.0), "gardens": rng.uniform(5, 12), "park": 14.0, "open": 16.0}[style]
     while along < radius:
         length = rng.uniform(12, 30) if style == "town" else rng.uniform(12, 26)
         gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.75, 0.25]) if style == "town" else rng.uniform(4, 14)
-        front = FRONT + setback + rng.uniform(0, 2.0 if style == "town" else 4.0)
+        front = edge_of_walk + setback + rng.uniform(0, 2.0 if style == "town" else 4.0)
+        middle = along + length / 2
+        side = road.near(middle)
+        # on the inside of a bend the ends of a straight front come nearer to the road than its middle
+        front += max(1.0 - road.stretch(middle, front), 0.0) * length**2 / (8 * front)
         kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
         if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
             house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")
-        if front > FRONT + 2.5 and rng.random() < 0.85:
-            edge = FRONT + rng.uniform(0.3, 1.2)
+        if front > edge_of_walk + 2.5 and rng.random() < 0.85:
+            edge = edge_of_walk + rng.uniform(0.3, 1.2)
             boundary = str(rng.choice(["hedge", "fence", "wall"], p=[0.5, 0.16, 0.34]))
             part = along + length * rng.uniform(0.6, 1.0)
             if boundary == "hedge":
-                hedge(pile, side, along, part, edge + 0.4, rng)
+                hedge(pile, road, along, part, edge + 0.4, rng)
             else:
-                wall_line(pile, side, along, part, edge, rng, is_fence=boundary == "fence")
-        if front > FRONT + 4.0:
+                wall_line(pile, road, along, part, edge, rng, is_fence=boundary == "fence")
+        if front > edge_of_walk + 4.0:
             number = {"town": 0.3, "gardens": 1.8, "park": 4.5, "open": 2.0}[kind]
             for _ in range(rng.poisson(number * density)):
-                depth = rng.uniform(1.8, max(front - FRONT - 1.0, 2.0)) if kind != "park" else rng.uniform(1.5, 25.0)
-                x, y = side.at(along + rng.uniform(0, length + gap), FRONT + depth)
+                depth = rng.uniform(1.8, max(front - edge_of_walk - 1.0, 2.0)) if kind != "park" else rng.uniform(1.5, 25.0)
+                x, y = side.at(along + rng.uniform(0, length + gap), edge_of_walk + depth)
                 if rng.random() < 0.62:
                     tree(pile, x, y, rng.uniform(4.5, 12), rng, clear=rng.uniform(0.8, 2.6))
                 else:
@@ -123,12 +134,18 @@ def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Ge
     """Trees in groups and large blocks behind the first row, to be seen through the gaps and above the roofs."""
     for q in range(4):
         for _ in range(rng.poisson(2.2 * density)):
-            x, y = roads.turned(-rng.uniform(40, radius + 15, (1, 2)), q)[0]
+            x, y = _in_quadrant(rng.uniform(40, radius + 15, 2), q)
             for _ in range(int(rng.integers(1, 4))):
                 dx, dy = rng.normal(0, 5, 2)
                 tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5, reading=45.0)
         for _ in range(rng.poisson(10 * density)):
-            x, y = roads.turned(-rng.uniform(40, radius + 20, (1, 2)), q)[0]
+            x, y = _in_quadrant(rng.uniform(40, radius + 20, 2), q)
             pile.begin(x, y)
             size = rng.uniform(8, 26), rng.uniform(8, 20), rng.uniform(6, 30) + 3
             pile.box(x, y, -3.0, size, rng.choice([0.0, rng.uniform(0, np.pi)]), reading=float(np.clip(50 * rng.lognormal(0, 0.5), 8, 120)))
+
+
+def _in_quadrant(place: np.ndarray, q: int) -> tuple[float, float]:
+    """A place (x, y) > 0 moved into quadrant q: 0 is x < 0, y < 0, the others follow counter-clockwise."""
+    x, y = place.tolist()
+    return ((-x, -y), (y, -x), (x, y), (-y, x))[q]

@@ -1,7 +1,8 @@
 """A simulated street: what an annotator would have written down, frame by frame.
 
-Traffic drives in lanes through a crossing with lights, queues, turns, waits at zebra crossings; people walk alone and in groups and
-cross the roads; rows of vehicles are parked; a construction site closes a piece of the kerb. One of the cars is the ego vehicle.
+No two streets are laid out alike (`plans`). Traffic drives in lanes through a crossing, with or without lights, queues, turns, gives way,
+waits at zebra crossings; people walk alone and in groups and cross the roads; rows of vehicles are parked along the kerbs and on lots;
+a construction site closes a piece of the kerb. One of the cars is the ego vehicle.
 Sizes, speeds and spacing follow measurements of real recordings. What sensors would see of it is in `world`.
 """
 
@@ -14,6 +15,7 @@ from perception.drives.simulated.catalog import attribute_name, token
 from perception.drives.simulated.ego import PoseErrors
 from perception.drives.simulated.furniture import Standing, furnish
 from perception.drives.simulated.matter import SCENERY
+from perception.drives.simulated.plans import draw_plan
 from perception.drives.simulated.population import Body, Population, populate
 from perception.drives.simulated.terrain import Terrain
 from perception.drives.simulated.traffic import Motion, green_begins, simulate_traffic
@@ -113,7 +115,7 @@ def simulate_scene(
     """One drive through a new street.
 
     num_frames  key frames, half a second apart
-    density     1 gives 30 - 45 objects within `radius` of the ego vehicle; people, traffic and parked rows scale with it
+    density     1 gives 15 - 120 objects within `radius` of the ego vehicle, 65 in the mean; people and traffic scale with it
     radius      metres around the ego vehicle in which objects are annotated
     pose_errors   how far recorded poses are off: 0 not at all, 1 as usual (4 cm, 0.04 degrees)
     keeps_height  recorded poses have the true height; else it is 0, as on nuScenes
@@ -121,19 +123,20 @@ def simulate_scene(
     if num_frames < 1 or density <= 0 or radius <= 0:
         raise UsageError(f"simulate_scene: expected num_frames >= 1, density > 0 and radius > 0, got {num_frames}, {density} and {radius}")
     timestamps_us = start_us + FRAME_US * np.arange(num_frames, dtype=np.int64) + rng.integers(-JITTER_US, JITTER_US + 1, num_frames)
-    population = populate(rng, density)
+    plan = draw_plan(rng)
+    population = populate(rng, plan, density)
     duration = num_frames * FRAME_US / 1e6
     wants_turn = bool(rng.random() < 0.5)
     # the ego vehicle's light turns green a few seconds into the scene
     clock = green_begins(2 * int(rng.integers(2)) + wants_turn) - WARM_UP - rng.uniform(1, 6)
-    motion = simulate_traffic(population.movers(), clock=clock, warm_up=WARM_UP, duration=LEAD + duration + TAIL)
+    motion = simulate_traffic(population.movers(has_lights=plan.has_lights), clock=clock, warm_up=WARM_UP, duration=LEAD + duration + TAIL)
     ego = _choose_ego(population, motion, wants_turn)
     # the construction site lies on the ego vehicle's way
-    standing = furnish(rng, density, site_arms=population.routes[ego].arms)
+    standing = furnish(rng, plan, density, site_arms=population.routes[ego].arms)
     # the street lies anywhere on the map, turned by any angle
     street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(300, 1700, 2), 0.0))
     seed = int(rng.integers(2**62))
-    terrain = Terrain.draw(np.random.default_rng([seed, 0]))
+    terrain = Terrain.draw(np.random.default_rng([seed, 0]), plan)
     seconds = (timestamps_us - timestamps_us[0]) / 1e6
     s, speed = motion.at(seconds + LEAD)
     sources = [body for body in population.bodies if body.mover != ego] + standing
@@ -223,5 +226,5 @@ def _choose_ego(population: Population, motion: Motion, wants_turn: bool) -> int
     is_near = (first > -100.0) & (last < crossing + 85.0)
     passes = (first < 0) & (last > crossing)
     off_middle = np.abs((first + last - crossing) / 2)  # metres between the middle of the way and the middle of the crossing
-    merit = 1000.0 * is_near + 400.0 * passes + 3.0 * np.minimum(driven, 80.0) + 150.0 * (is_turning == wants_turn) - 0.5 * off_middle
+    merit = 700.0 * is_near + 400.0 * passes + 7.0 * np.minimum(driven, 90.0) + 150.0 * (is_turning == wants_turn) - 0.5 * off_middle
     return int(np.where(is_car, merit, -np.inf).argmax())

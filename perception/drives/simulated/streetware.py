@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from perception.drives.simulated.pile import FRONT, FURNITURE, Frontage, Pile, surface_reading
+from perception.drives.simulated.pile import Frontage, Pile, surface_reading
 
 METAL = (120, 124, 128)
 
@@ -21,9 +21,12 @@ def lamp(pile: Pile, side: Frontage, along: float, across: float, rng: np.random
     pile.box(x, y, height - 0.2, (0.25, 0.7, 0.15), side.yaw, reading=reading)
 
 
-def traffic_light(pile: Pile, side: Frontage, rng: np.random.Generator) -> None:
-    """A mast at the corner with heads over the road and beside it, and a small plate of high reflectivity."""
-    along, across = 12.6 + rng.uniform(-0.2, 0.4), 12.6 + rng.uniform(-0.2, 0.4)
+def traffic_light(pile: Pile, side: Frontage, kerb: float, rng: np.random.Generator) -> None:
+    """A mast at the corner with heads over the road and beside it, and a small plate of high reflectivity.
+
+    kerb  metres along at which the other road's kerb is
+    """
+    along, across = kerb + 1.1 + rng.uniform(-0.2, 0.3), side.section.kerb + 1.1 + rng.uniform(-0.2, 0.3)
     reading = surface_reading(22, rng, 0.4)
     reach = rng.uniform(3.0, 6.0)
     x, y = side.at(along, across)
@@ -49,9 +52,9 @@ def sign(pile: Pile, side: Frontage, along: float, across: float, rng: np.random
     pile.box(x, y, height - width, (0.03, width, width), yaw, reading=rng.uniform(200, 250), color=(220, 60, 50))
 
 
-def footbridge(pile: Pile, side: Frontage, along: float, rng: np.random.Generator) -> None:
-    """A deck across the road, 5.4 m up, with closed rails, on piers behind the sidewalks."""
-    width, half, reading = rng.uniform(2.5, 4.0), FRONT + 2.5, surface_reading(36, rng, 0.4)
+def footbridge(pile: Pile, side: Frontage, along: float, front: float, rng: np.random.Generator) -> None:
+    """A deck across the road, 5.4 m up, with closed rails, on piers behind the sidewalks, the wider of which ends at `front`."""
+    width, half, reading = rng.uniform(2.5, 4.0), front + 2.5, surface_reading(36, rng, 0.4)
     x, y = side.at(along, 0.0)
     pile.begin(x, y)
     pile.box(x, y, 5.4, (width, 2 * half, 0.6), side.yaw, reading=reading)
@@ -63,7 +66,7 @@ def footbridge(pile: Pile, side: Frontage, along: float, rng: np.random.Generato
 
 def _shelter(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
     """A bus shelter: back of glass, roof, posts, bench."""
-    length, back = rng.uniform(3, 5), FURNITURE[1] - 0.1
+    length, back = rng.uniform(3, 5), side.furniture[1] - 0.1
     x, y = side.at(along, across)
     pile.begin(x, y)
     pile.box(*side.at(along, back), 0.2, (length, 0.06, 2.0), side.yaw, reading=30.0, passing=0.55)
@@ -117,7 +120,7 @@ def _planter(pile: Pile, side: Frontage, along: float, across: float, rng: np.ra
 def _bollards(pile: Pile, side: Frontage, along: float, _: float, rng: np.random.Generator) -> None:
     """A row of short posts near the kerb."""
     for i in range(int(rng.integers(3, 7))):
-        x, y = side.at(along + 1.5 * i, FURNITURE[0] + 0.15)
+        x, y = side.at(along + 1.5 * i, side.furniture[0] + 0.15)
         pile.begin(x, y)
         pile.pole(x, y, -0.2, 0.06, 1.1, reading=24.0)
 
@@ -132,7 +135,7 @@ def _cabinet(pile: Pile, side: Frontage, along: float, across: float, rng: np.ra
 def _rail(pile: Pile, side: Frontage, along: float, _: float, rng: np.random.Generator) -> None:
     """A guard rail along the kerb that half of the rays pass."""
     length = rng.uniform(4, 10)
-    x, y = side.at(along, FURNITURE[0] + 0.12)
+    x, y = side.at(along, side.furniture[0] + 0.12)
     pile.begin(x, y)
     pile.box(x, y, 0.1, (length, 0.05, 0.95), side.yaw, reading=25.0, passing=rng.uniform(0.4, 0.7))
 

@@ -1,12 +1,14 @@
-"""The ground of a simulated street: hills, crowned roads, kerbs, sidewalks and rough verges around the crossing of `roads`."""
+"""The ground of a simulated street: hills, crowned roads, kerbs, sidewalks and rough verges around the roads of a plan."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from perception.core import Transform
-from perception.drives.simulated import pavement, roads
+from perception.drives.simulated import pavement
 from perception.drives.simulated.matter import Matter
+from perception.drives.simulated.plans import usual_plan
+from perception.drives.simulated.roads import KERB_HEIGHT, CrossSection, Plan
 
 CROWN = 0.02  # metres that a road falls per metre from its centre line to the kerb
 RAMP = 0.15  # metres over which a kerb rises
@@ -18,16 +20,19 @@ LATTICE_STEP = 2.5  # metres between the knots of the verges' roughness
 class Terrain:
     """Height of the ground over the street plane. Draw one with `Terrain.draw`; `Terrain.level()` is the flat street.
 
+    plan          where the roads are
     waves         (W, 4)  hills: amplitude in metres, wave numbers along x and y in 1/m, phase
-    crown         metres that the roads fall per metre towards the kerb
+    crown         metres that the roads fall per metre towards the kerb; wider ones than the narrowest fall as far as that one
     kerb_height   metres
     bank          (4,)    metres that the verge rises (or falls) per metre over its first 8 m, by quadrant
     roughness     (4,)    metres, one standard deviation of the verges, by quadrant
     lattice       (L, L)  drawn numbers of the roughness, repeated over the plane
     surfaces      what they reflect
-    Quadrants are numbered as arms: quadrant q lies counter-clockwise after arm q, so 0 is x < 0, y < 0.
+    Quadrants are numbered as arms: quadrant q lies counter-clockwise after arm q, so 0 is x < 0, y < 0. Where no arm parts two of them,
+    their banks and roughnesses are alike.
     """
 
+    plan: Plan
     waves: np.ndarray
     crown: float
     kerb_height: float
@@ -37,7 +42,7 @@ class Terrain:
     surfaces: pavement.Surfaces
 
     @staticmethod
-    def draw(rng: np.random.Generator) -> "Terrain":
+    def draw(rng: np.random.Generator, plan: Plan) -> "Terrain":
         """The terrain of one scene."""
         heading, length = rng.uniform(-np.pi, np.pi, 5), rng.uniform(120, 400, 5)
         number = 2 * np.pi / length
@@ -45,41 +50,57 @@ class Terrain:
         # the steepest slope of a wave is amplitude * number; they cannot add up to more than the drawn one
         amplitude = rng.uniform(0.3, 1.0) * MAX_SLOPE * share / number
         waves = np.stack([amplitude, number * np.cos(heading), number * np.sin(heading), rng.uniform(0, 2 * np.pi, 5)], axis=1)
+        bank, roughness = np.where(rng.random(4) < 0.4, 0.0, rng.uniform(-0.25, 0.35, 4)), rng.uniform(0.03, 0.2, 4)
+        source = _parted_quadrants(plan)
+        for lot in plan.lots:  # where cars stand it is even
+            q = source[lot.arm if lot.sign < 0 else (lot.arm - 1) % 4]
+            bank[q], roughness[q] = 0.1 * bank[q], 0.02
         return Terrain(
+            plan,
             waves,
             crown=CROWN,
             kerb_height=rng.uniform(0.05, 0.2),
-            bank=np.where(rng.random(4) < 0.4, 0.0, rng.uniform(-0.25, 0.35, 4)),
-            roughness=rng.uniform(0.03, 0.2, 4),
+            bank=bank[source],
+            roughness=roughness[source],
             lattice=np.clip(rng.normal(size=(64, 64)), -2.5, 2.5),
-            surfaces=pavement.Surfaces.draw(rng),
+            surfaces=pavement.Surfaces.draw(rng, source),
         )
 
     @staticmethod
-    def level() -> "Terrain":
-        """No hills, no crown: only the kerbs of `roads`, with `roads.KERB_HEIGHT`."""
+    def level(plan: Plan | None = None) -> "Terrain":
+        """No hills, no crown: only the kerbs of the plan (without one, of `usual_plan`), `KERB_HEIGHT` high."""
         zero = np.zeros(4)
-        return Terrain(np.zeros((0, 4)), 0.0, roads.KERB_HEIGHT, zero, zero, np.zeros((2, 2)), pavement.Surfaces.usual())
+        plan = usual_plan() if plan is None else plan
+        return Terrain(plan, np.zeros((0, 4)), 0.0, KERB_HEIGHT, zero, zero, np.zeros((2, 2)), pavement.Surfaces.usual())
 
     def height(self, x: float | np.ndarray, y: float | np.ndarray) -> np.ndarray:
         """Metres at places (x, y) of the street frame, in their shape. Continuous; a kerb rises over `RAMP` metres."""
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        off_axis = np.minimum(np.abs(x), np.abs(y))  # from the centre line of the nearer road
-        hills = np.zeros(off_axis.shape)
+        return self.ground(x, y, CrossSection.of(self.plan, x, y))
+
+    def ground(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:
+        """`height` of places whose cross section is known."""
+        kerb = self.kerb_height * np.clip(places.from_kerb / RAMP, 0.0, 1.0)
+        return self.road(x, y, places) + kerb + self._verge(x, y, places)
+
+    def road(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:
+        """The height that a road has or would have there: hills and crown."""
+        hills = np.zeros(places.fall.shape)
         for amplitude, kx, ky, phase in self.waves.tolist():
             hills += amplitude * (np.sin(kx * x + ky * y + phase) - np.sin(phase))
-        # rounded over the last metre, so that the centre line is no edge
-        crown = -self.crown * (np.sqrt(np.minimum(off_axis, roads.KERB) ** 2 + 1.0) - 1.0)
-        return (
-            hills
-            + crown
-            + roads.ground_height(x, y, kerb_height=self.kerb_height, ramp=RAMP)
-            + self._verge(x, y, off_axis - pavement.SIDEWALK_END)
-        )
+        return hills - self._drop * places.fall
 
-    def _verge(self, x: np.ndarray, y: np.ndarray, beyond: np.ndarray) -> np.ndarray:
-        """What is added `beyond` the sidewalk: a bank, then bumps that grow over its first two metres."""
-        quadrant = np.where(x < 0, np.where(y < 0, 0, 3), np.where(y < 0, 1, 2))
+    @property
+    def _drop(self) -> float:
+        """Metres from the centre lines down to the kerbs; rounded over the last metre, so that the centre line is no edge."""
+        narrowest = min(self.plan.section(arm, sign).kerb for arm in self.plan.arms for sign in (-1, 1))
+        return self.crown * float(np.sqrt(narrowest**2 + 1.0) - 1.0)
+
+    def _verge(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:
+        """What is added beyond the pavement: a bank, then bumps that grow over its first two metres."""
+        quadrant, beyond = places.quadrant, places.beyond
+        if not (beyond > 0).any():
+            return np.zeros(beyond.shape)
         t = np.clip(beyond / 8.0, 0.0, 1.0)
         bank = self.bank[quadrant] * 8.0 * t * t * (3 - 2 * t)
         return bank + self.roughness[quadrant] * np.clip(beyond / 2.0, 0.0, 1.0) * self._bumps(x, y)
@@ -134,10 +155,19 @@ class Terrain:
         return (front - rear) / (2 * wheelbase), (left - right) / (2 * track), (front + rear) / 4
 
     def matter(self) -> Matter:
-        """The ground as height fields: roads, kerbs with sidewalks, verges, and the paint 4 mm above the roads."""
-        return Matter.concatenate(*pavement.grounds(self.height, self.surfaces), *pavement.markings(self.height, self.surfaces))
+        """The ground as height fields: verges, roads, kerbs with sidewalks, and the paint 4 mm above the roads."""
+        return Matter.concatenate(*pavement.grounds(self), *pavement.markings(self))
 
 
 def _lean(ahead: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pitch and roll on a plane that rises by so much per metre ahead and to the left."""
     return np.arctan2(-ahead, 1.0), np.arctan2(left, np.sqrt(1.0 + ahead**2))
+
+
+def _parted_quadrants(plan: Plan) -> list[int]:
+    """For each quadrant the one that speaks for it: quadrants q - 1 and q are one where arm q is missing."""
+    source = [0, 1, 2, 3]
+    for arm in (1, 3):
+        if arm not in plan.arms:
+            source[arm] = source[arm - 1]
+    return source

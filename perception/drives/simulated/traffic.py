@@ -2,20 +2,21 @@
 
 Following and stopping is the intelligent driver model (Treiber, Hennecke and Helbing 2000); a red light or an occupied zebra
 crossing is a standing leader. A group of routes gets green only when nobody of another group is left on the crossing, so that
-boxes of crossing vehicles never meet.
+boxes of crossing vehicles never meet. Where there are no lights, those who give way wait for a gap.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from perception.drives.simulated.roads import Route
+from perception.drives.simulated.routes import Route
 
 STEP = 0.1  # seconds
 # (group of routes that may enter, seconds); group 4 are people, who need longer to leave than they have to enter
 LIGHTS = ((0, 10.0), (-1, 1.5), (1, 6.0), (-1, 1.5), (2, 9.0), (-1, 1.5), (3, 6.0), (-1, 1.5), (4, 4.0), (-1, 11.0))
 CYCLE = sum(seconds for _, seconds in LIGHTS)
 HARD_BRAKING = 3.0  # m/s2; who would need more to stop before a line drives on
+GAP_SECONDS, GAP_ROOM = 5.0, 6.0  # who has to give way lets pass whoever will be at the line in that time, or stands so near to it
 ZEBRA_LENGTH = 5.5  # metres from the stop line to the far edge of a zebra crossing
 
 
@@ -29,6 +30,7 @@ class Movers:
     speed    (N,) m/s at the start
     desired  (N,) m/s on a free road
     is_person (N,) bool
+    has_lights  whether lights open the groups of routes; without them the lower group goes first
     """
 
     routes: list[Route]
@@ -37,6 +39,7 @@ class Movers:
     speed: np.ndarray
     desired: np.ndarray
     is_person: np.ndarray
+    has_lights: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,7 @@ class Traffic:
         """clock  seconds into the cycle of the lights at the start"""
         self.s, self.speed, self.clock = movers.s.copy(), movers.speed.copy(), clock
         self.length, self.desired, self.is_person = movers.length, movers.desired, movers.is_person
+        self.has_lights = movers.has_lights
         routes = movers.routes
         self.group = np.array([r.group for r in routes])
         self.crossing = np.array([r.crossing for r in routes])
@@ -69,6 +73,7 @@ class Traffic:
         self.zebra_s = np.array([r.zebra_s for r in routes])  # (N, 2)
         self.num_vehicles = int((~movers.is_person).sum())
         entry, leave = (np.array([getattr(r, name) for r in routes[: self.num_vehicles]]) for name in ("entry", "leave"))
+        self._entry = np.array([r.entry for r in routes])
         self._same_entry, self._same_leave = entry[:, None] == entry, leave[:, None] == leave
         person = self.is_person
         self._accelerate, self._brake = np.where(person, 1.0, 1.8), np.where(person, 1.2, 2.0)
@@ -131,7 +136,7 @@ class Traffic:
         stopping = self.speed**2 / (2 * HARD_BRAKING)
         front, rear = self.front, self.s - self.length / 2
         is_inside = (self.group >= 0) & (front > 0) & (rear < self.crossing)
-        may_enter = self._may_enter(is_inside)
+        may_enter = self._may_enter(is_inside) if self.has_lights else self._has_right_of_way(is_inside, front)
         to_light = np.where((self.group >= 0) & ~may_enter & (front < 0) & (-front >= stopping), -front, np.inf)
         gap = to_light
         for zebra in range(int(self.zebra.max(initial=-1)) + 1):
@@ -143,6 +148,22 @@ class Traffic:
         opened = self.open_group
         is_free = not (is_inside & (self.group != opened)).any()
         return (self.group == opened) & is_free
+
+    def _has_right_of_way(self, is_inside: np.ndarray, front: np.ndarray) -> np.ndarray:
+        """(N,) whether nobody of another group is on the crossing, and nobody of a lower one about to reach it."""
+        before = np.where(front <= 0, front, -np.inf)
+        first = np.full(self._entry.max(initial=0) + 1, -np.inf)
+        np.maximum.at(first, self._entry, before)
+        # who waits behind somebody else is not awaited
+        is_near = (self.group >= 0) & (-before < GAP_ROOM + GAP_SECONDS * self.speed) & (before == first[self._entry])
+        may_enter = np.zeros(len(front), bool)
+        is_awaited = False
+        for group in range(4):
+            mine = self.group == group
+            if not is_awaited and not (is_inside & ~mine).any():
+                may_enter |= mine
+            is_awaited = is_awaited or bool((is_near & mine).any())
+        return may_enter
 
     def _gap_to_zebra(self, zebra: int, stopping: np.ndarray, front: np.ndarray, rear: np.ndarray) -> np.ndarray:
         """(N,) metres to a zebra crossing for those who have to stop: vehicles for people, people for vehicles that cannot stop."""

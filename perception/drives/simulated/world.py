@@ -13,7 +13,7 @@ from perception.drives.simulated.furniture import Standing
 from perception.drives.simulated.matter import SCENERY, Matter
 from perception.drives.simulated.paths import PathTable
 from perception.drives.simulated.population import Body
-from perception.drives.simulated.roads import Route
+from perception.drives.simulated.routes import Route
 from perception.drives.simulated.scenery import build_scenery
 from perception.drives.simulated.terrain import Terrain
 from perception.drives.simulated.traffic import STEP, Motion
@@ -132,7 +132,7 @@ class World:
     def _still(self) -> Matter:
         place, yaw, _ = self.places(0.0)
         standing = [i for i, source in enumerate(self.sources) if isinstance(source, Standing)]
-        circles = np.array([[*place[i, :2], np.hypot(*self.sources[i].size[:2]) / 2] for i in standing]).reshape(-1, 3)
+        circles = np.concatenate([np.zeros((0, 3)), *[source.footprint for source in self.sources if isinstance(source, Standing)]])
         scenery = build_scenery(np.random.default_rng([self.seed, 1]), self.terrain, self.density, radius=150.0, keep_clear=circles)
         return Matter.concatenate(self.terrain.matter(), scenery, *[self._body(i, 0).moved(yaw[i], place[i]) for i in standing])
 

@@ -13,7 +13,8 @@ from cuda_ops import cast_rays
 from perception.core import Transform
 from perception.drives.simulated.lidars import LIDARS
 from perception.drives.simulated.matter import Matter
-from perception.drives.simulated.roads import KERB
+from perception.drives.simulated.plans import draw_plan
+from perception.drives.simulated.roads import CrossSection
 from perception.drives.simulated.scenery import build_scenery
 from perception.drives.simulated.terrain import Terrain
 
@@ -80,7 +81,7 @@ def sweep_over(terrain: Terrain, matter: Matter, num_ground: int, pose: Transfor
     points = origins + directions * near[:, None]
     is_ground = is_hit & (hits.primitive < num_ground)
     # as in the real frame: above the plane that fits the road around the vehicle
-    on_road = is_ground & (np.minimum(np.abs(points[:, 0]), np.abs(points[:, 1])) < KERB) & (near < 25)
+    on_road = is_ground & (CrossSection.of(terrain.plan, points[:, 0], points[:, 1]).from_kerb < 0) & (near < 25)
     rows = np.column_stack([points[:, :2], np.ones(len(points))])
     plane = np.linalg.lstsq(rows[on_road], points[on_road, 2], rcond=None)[0]
     height = np.where(is_hit, points[:, 2] - rows @ plane, np.nan)
@@ -145,14 +146,18 @@ def simulated_shares(seeds: range, places: int) -> dict[str, np.ndarray]:
     tables = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        terrain = Terrain.draw(rng)
+        terrain = Terrain.draw(rng, draw_plan(rng))
         ground, scenery = terrain.matter(), build_scenery(rng, terrain)
         matter = Matter.concatenate(ground, scenery)
         for i in range(places):
-            along, lane = rng.uniform(-75, 55), -rng.choice([1.75, 5.25])
-            x, y, yaw = ((along, lane, 0.0), (-lane, along, np.pi / 2))[i % 2]
+            arm = terrain.plan.arms[i % len(terrain.plan.arms)]
+            lane = -rng.choice(terrain.plan.section(arm, -1).lanes)
+            x, y, yaw = (float(value) for value in terrain.plan.at(arm, rng.uniform(0, 75), lane))
             tables.append(shares(sweep_over(terrain, matter, len(ground), sensor_pose(terrain, x, y, yaw), rng)))
-    return {name: np.nanmean([t[name] for t in tables], axis=0) for name in tables[0]}
+    columns = {name: np.array([t[name] for t in tables]) for name in tables[0]}
+    known = {name: np.isfinite(rows) for name, rows in columns.items()}
+    with np.errstate(invalid="ignore"):  # NaN where no sweep had enough
+        return {name: np.where(known[name], rows, 0).sum(axis=0) / known[name].sum(axis=0) for name, rows in columns.items()}
 
 
 def report(columns: dict[str, dict[str, np.ndarray]]) -> str:

@@ -1,60 +1,151 @@
-"""Paths are checked against numerical derivatives, routes against the ground plan."""
+"""Places of a plan against the geometry of straights and circles; drawn plans against what roads are like."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from perception.drives.simulated import roads
+from perception.drives.simulated.plans import TIGHTEST, draw_plan, usual_plan
+from perception.drives.simulated.roads import REACH, Bend, CrossSection, Path, Plan
 
-ROUTES = {
-    "straight on": roads.vehicle_route(0, 0, "straight"),
-    "left": roads.vehicle_route(1, 0, "left"),
-    "right": roads.vehicle_route(2, 1, "right"),
-    "round the corner": roads.walk_around_corner(3, 14.0, -1),
-    "across": roads.walk_across(0, 14.0, 1, 1.0),
-    "zebra": roads.walk_over_zebra(1, 15.6, -1, 0.5, 1.0),
-}
-
-
-@pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
-def test_yaw_is_the_direction_of_the_path_and_s_its_length(route):
-    s = np.arange(-80, 120, 0.01)
-    x, y, yaw = route.path.pose(s)
-    step = np.hypot(np.diff(x), np.diff(y))
-    assert np.abs(step - 0.01).max() < 1e-5  # a chord of 1 cm is shorter than its arc of radius 1 m by 4e-8 m; at a piece's end too
-    direction = np.arctan2(np.diff(y), np.diff(x))
-    middle = (yaw[1:] + yaw[:-1]) / 2
-    assert np.abs((direction - middle + np.pi) % (2 * np.pi) - np.pi).max() < 0.01  # half a step of the tightest arc
-    assert np.abs(np.diff(yaw)).max() < 0.011  # 1 cm at a radius of 1 m
+USUAL = usual_plan()
+# arm 0 leads west and turns left by a right angle at x = -40: on from there along x = -100 to the south
+BENT = Plan(USUAL.roads, bends=(Bend(40.0, 60.0, np.pi / 2), None, None, None))
+ANGLES = st.one_of(st.floats(0.1, 1.7), st.floats(-1.7, -0.1))
+PLANS = [draw_plan(np.random.default_rng(seed)) for seed in range(60)]
 
 
-def test_a_left_turn_goes_from_stop_line_to_stop_line():
-    route = roads.vehicle_route(0, 0, "left")
-    x, y, yaw = route.path.pose(np.array([0.0, route.crossing]))
-    np.testing.assert_allclose(x, [-18.0, 1.75], atol=1e-9)  # keeps right: comes in south of the centre line, leaves east of it
-    np.testing.assert_allclose(y, [-1.75, 18.0], atol=1e-9)
-    np.testing.assert_allclose(yaw, [0.0, np.pi / 2], atol=1e-9)
+def test_a_path_follows_straights_and_arcs():
+    path = Path.chain((0.0, 0.0, 0.0), [(10.0, 0.0), (20.0 * np.pi / 2, 1 / 20.0), (0.0, 0.0), (5.0, 0.0)], zero_at=10.0)
+    x, y, yaw = path.pose(np.array([-13.0, 0.0, 20 * np.pi / 2, 20 * np.pi / 2 + 8.0]))
+    np.testing.assert_allclose(x, [-3.0, 10.0, 30.0, 30.0], atol=1e-12)
+    np.testing.assert_allclose(y, [0.0, 0.0, 20.0, 28.0], atol=1e-12)  # goes on beyond its 5 m
+    np.testing.assert_allclose(yaw, [0.0, 0.0, np.pi / 2, np.pi / 2], atol=1e-12)
 
 
-def test_a_right_turn_leaves_by_the_right_lane_of_the_arm_to_the_right():
-    route = roads.vehicle_route(0, 1, "right")
-    x, y, yaw = route.path.pose(np.array([route.crossing]))
-    np.testing.assert_allclose([x[0], y[0], yaw[0]], [-5.25, -18.0, -np.pi / 2], atol=1e-9)
-    assert route.leave == 3 * 1 + 1
+@pytest.mark.parametrize(
+    ("arm", "x", "y", "yaw"),
+    [
+        pytest.param(0, -30.0, 4.0, 0.0, id="west"),
+        pytest.param(1, -4.0, -30.0, np.pi / 2, id="south"),
+        pytest.param(2, 30.0, -4.0, np.pi, id="east"),
+        pytest.param(3, 4.0, 30.0, 3 * np.pi / 2, id="north"),
+    ],
+)
+def test_across_is_to_the_left_of_who_drives_to_the_crossing(arm, x, y, yaw):
+    np.testing.assert_allclose(USUAL.at(arm, 30.0, 4.0), [x, y, yaw], atol=1e-12)
 
 
-@pytest.mark.parametrize("arm", [1, 2, 3])
-def test_the_arms_are_quarter_turns_of_each_other(arm):
-    s = np.linspace(-50, 80, 40)
-    first, other = roads.vehicle_route(0, 0, "left").path.pose(s), roads.vehicle_route(arm, 0, "left").path.pose(s)
-    np.testing.assert_allclose(np.stack(other[:2], axis=1), roads.turned(np.stack(first[:2], axis=1), arm), atol=1e-9)
+def test_places_in_a_bend_lie_on_circles_about_its_middle():
+    # the arc's middle is (-40, -60); across 5 is north of the centre line, outside of the bend
+    x, y, yaw = BENT.at(0, np.array([40.0, 40.0 + 30 * np.pi / 2, 40.0 + 60 * np.pi / 2, 60 + 60 * np.pi / 2]), 5.0)
+    half = 65 * np.sqrt(0.5)
+    np.testing.assert_allclose(x, [-40.0, -40 - half, -105.0, -105.0], atol=1e-9)
+    np.testing.assert_allclose(y, [5.0, -60 + half, -60.0, -80.0], atol=1e-9)
+    np.testing.assert_allclose(yaw, [0.0, np.pi / 4, np.pi / 2, np.pi / 2], atol=1e-9)  # of who drives to the crossing: north, then east
 
 
-def test_people_start_to_cross_at_the_kerb_and_arrive_at_the_other():
-    for route in (roads.walk_across(0, 14.0, 1, 0.0), roads.walk_over_zebra(0, 14.0, 1, 0.0, 0.0)):
-        x, y, _ = route.path.pose(np.array([0.0, route.crossing]))
-        assert np.hypot(x[1] - x[0], y[1] - y[0]) == pytest.approx(2 * (7.9 + 1.9))
+@settings(deadline=None)
+@given(
+    bend=st.builds(Bend, st.floats(5, 60), st.floats(TIGHTEST, 200), ANGLES),
+    arm=st.integers(0, 3),
+    along=st.floats(0, 190),
+    across=st.floats(-25, 25),
+)
+def test_locate_undoes_at(bend, arm, along, across):
+    plan = Plan(USUAL.roads, bends=(bend,) * 4)
+    x, y, _ = plan.at(arm, along, across)
+    np.testing.assert_allclose(plan.locate(arm, x, y), (along, across), atol=1e-6)
 
 
-def test_the_kerb_is_a_ramp_between_road_and_sidewalk():
-    height = roads.ground_height(np.array([0.0, -30.0, -30.0, -30.0]), np.array([30.0, 11.5, 11.75, 15.0]))
-    np.testing.assert_allclose(height, [0.0, 0.0, 0.06, 0.12])
+@settings(deadline=None)
+@given(
+    across=st.floats(-20, 20), angle=st.floats(-1.7, 1.7).filter(lambda a: abs(a) > 0.05), begin=st.floats(0, 50), end=st.floats(60, 250)
+)
+def test_lines_beside_a_bend_keep_their_distance_from_it(across, angle, begin, end):
+    plan = Plan(USUAL.roads, bends=(Bend(20.0, 70.0, angle), None, None, None))
+    start = tuple(float(v) for v in plan.at(0, end, across))
+    path = Path.chain(start, plan.inward(0, across, end, begin))
+    s = np.linspace(0, sum(max(length, 0) for length, _ in plan.inward(0, across, end, begin)), 50)
+    along, offset = plan.locate(0, *path.pose(s)[:2])
+    np.testing.assert_allclose(offset, across, atol=1e-6)
+    np.testing.assert_allclose([along[0], along[-1]], [end, begin], atol=1e-6)
+    assert (np.diff(along) < 0).all()
+
+
+def test_both_arms_of_a_road_share_its_halves():
+    plan = PLANS[3]
+    for arm in (0, 1):
+        assert plan.section(arm, -1) is plan.section(arm + 2, 1)  # its south (east) half: right of who comes, left of who goes
+        assert plan.section(arm, 1) is plan.section(arm + 2, -1)
+
+
+def test_stop_lines_lie_behind_the_other_roads_pavement():
+    assert USUAL.stop(0) == 18.0
+    for plan in PLANS:
+        for arm in plan.arms:
+            ends = [plan.section(arm + 1, 1).sidewalk_end] if len(plan.arms) > 2 else [0.0]
+            assert plan.stop(arm) == max(ends)
+
+
+def test_the_cross_section_of_a_crossing():
+    x, y = np.array([0.0, -30.0, -30.0, -30.0, -11.5 - 3.0, -12.0, -30.0]), np.array([0.0, 0.0, -11.5, -12.5, -11.5, -12.0, 20.0])
+    places = CrossSection.of(USUAL, x, y)
+    np.testing.assert_allclose(places.fall[[0, 1, 2, 3]], [0, 0, 1, 1], atol=1e-12)
+    # the corner (12, 12) lies half a metre from both kerbs, where the round corner of 3 m about (-14.5, -14.5) is road
+    np.testing.assert_allclose(places.from_kerb, [-11.5, -11.5, 0, 1, 0, 3 - np.hypot(2.5, 2.5), 8.5], atol=1e-12)
+    np.testing.assert_allclose(places.beyond[[3, 6]], [-5.5, 2.0])
+    assert places.quadrant[[3, 6]].tolist() == [0, 3]
+
+
+def test_a_t_has_no_road_on_its_closed_side():
+    plan = Plan(USUAL.roads, arms=(0, 1, 2))
+    places = CrossSection.of(plan, np.array([0.0, 0.0]), np.array([30.0, -30.0]))
+    np.testing.assert_allclose(places.from_kerb, [18.5, -11.5])
+    assert plan.corners == (0, 1)
+    assert plan.neighbour(0, 1) is None
+    assert plan.neighbour(0, -1) == 1
+
+
+def test_drawn_plans_differ_in_everything():
+    assert {plan.arms for plan in PLANS} == {(0, 1, 2, 3), (0, 1, 2), (0, 2)}
+    sections = [section for plan in PLANS for road in plan.roads for section in road]
+    assert {section.parking for section in sections} == {"parallel", "perpendicular", "none"}
+    assert {len(section.lanes) for section in sections} == {1, 2}
+    assert {section.bicycle is None for section in sections} == {True, False}
+    assert {plan.has_lights for plan in PLANS if len(plan.arms) > 2} == {True, False}
+    assert any(plan.lots for plan in PLANS)
+    assert any(plan.zebras for plan in PLANS)
+    bends = [bend for plan in PLANS for bend in plan.bends if bend]
+    assert min(bend.radius for bend in bends) >= TIGHTEST
+    assert {np.sign(bend.angle) for bend in bends} == {-1, 1}
+    assert np.ptp([section.front for section in sections]) > 6
+
+
+@pytest.mark.parametrize("plan", PLANS[::4])
+def test_everything_across_a_road_is_in_order(plan):
+    for road in plan.roads:
+        for section in road:
+            lanes_end = section.lanes[-1] + section.lane_width / 2
+            offsets = [0, section.lanes[0], lanes_end, section.parking_begins, section.kerb, *section.furniture, section.front]
+            assert (np.diff([*offsets, section.sidewalk_end]) >= 0).all()
+            if section.bicycle is not None:
+                assert section.bicycle - lanes_end >= 0.9
+            assert section.furniture[1] - section.kerb >= 1.3
+            assert section.front - section.furniture[1] >= 1.9
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_no_arm_leads_over_another_one(plan):
+    along, across = np.meshgrid(np.arange(40.0, REACH, 4.0), np.linspace(-1, 1, 9))
+    for arm in plan.arms:
+        x, y, _ = plan.at(arm, along, across * max(plan.section(arm, sign).sidewalk_end for sign in (-1, 1)))
+        for other in set(plan.arms) - {arm}:
+            theirs, offset = plan.locate(other, x, y)
+            end = max(plan.section(other, sign).sidewalk_end for sign in (-1, 1))
+            assert not ((theirs > 0) & (theirs < REACH) & (np.abs(offset) < end)).any()
+
+
+def test_a_plan_depends_on_its_generator_only():
+    assert draw_plan(np.random.default_rng(5)) == PLANS[5]
+    assert draw_plan(np.random.default_rng(6)) != PLANS[5]

@@ -70,14 +70,16 @@ def test_nobody_brakes_or_turns_harder_than_a_vehicle_can(scenes):
 
 def test_all_ten_classes_occur(scenes):
     for scene in scenes:
-        # cycles are left to chance, and a construction site may lie beyond the radius
-        assert {"car", "pedestrian", "bus", "trailer"} <= {thing.class_name for thing in scene.objects}
+        # the others are left to chance, or may lie beyond the radius
+        assert {"car", "pedestrian"} <= {thing.class_name for thing in scene.objects}
     assert {thing.class_name for scene in scenes for thing in scene.objects} == set(NUSCENES_DETECTION)
 
 
 def test_there_are_as_many_objects_as_on_a_real_street(scenes):
     counts = [len(scene.truth(frame)) for scene in scenes for frame in range(len(scene))]
-    assert 30 < np.mean(counts) < 50
+    assert 40 < np.mean(counts) < 85  # 56 in the real mini_val tables, to 60 m and beyond
+    by_scene = np.mean(np.reshape(counts, (len(scenes), -1)), axis=1)
+    assert by_scene.max() > 2 * by_scene.min()  # full streets and empty ones
 
 
 def test_objects_are_annotated_from_when_they_come_near_until_they_leave(scenes):
@@ -123,7 +125,9 @@ def test_boxes_stand_on_the_ground(scenes):
 
 def test_the_ego_vehicle_drives_and_sometimes_turns(scenes):
     path = [np.array([pose.translation for pose in scene.ego_to_global]) for scene in scenes]
-    assert min(np.hypot(*np.diff(p, axis=0)[:, :2].T).sum() for p in path) > 30
+    driven = [np.hypot(*np.diff(p, axis=0)[:, :2].T).sum() for p in path]
+    assert min(driven) > 10  # in 20 s, red lights and queues included
+    assert np.median(driven) > 60
     turns = [np.ptp(np.unwrap([pose.yaw for pose in scene.ego_to_global])) for scene in scenes]
     assert any(abs(turn - np.pi / 2) < 0.1 for turn in turns)
     assert any(turn < 0.1 for turn in turns)

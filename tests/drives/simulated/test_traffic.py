@@ -3,17 +3,20 @@
 import numpy as np
 import pytest
 
-from perception.drives.simulated import roads
+from perception.drives.simulated import routes
+from perception.drives.simulated.plans import usual_plan
 from perception.drives.simulated.traffic import CYCLE, STEP, Movers, Traffic, green_begins, simulate_traffic
 
 
-def movers(*users):
+def movers(*users, has_lights=True):
     """Users are (route, length, s, speed, is_person); they want to go as fast as they start."""
-    routes, length, s, speed, person = zip(*users, strict=True)
-    return Movers(list(routes), np.array(length), np.array(s, float), np.array(speed, float), np.array(speed, float), np.array(person))
+    ways, length, s, speed, person = zip(*users, strict=True)
+    fast = np.array(speed, float)
+    return Movers(list(ways), np.array(length), np.array(s, float), fast, fast, np.array(person), has_lights)
 
 
-STRAIGHT = roads.vehicle_route(0, 0, "straight")
+USUAL = usual_plan()
+STRAIGHT = routes.vehicle_route(USUAL, 0, 0, "straight")
 
 
 def test_a_car_stops_behind_the_line_at_red_and_goes_at_green():
@@ -40,13 +43,13 @@ def test_a_queue_at_red_keeps_its_gaps():
 
 
 def test_green_waits_for_those_who_are_still_on_the_crossing():
-    slow = (roads.vehicle_route(1, 0, "straight"), 4.0, 0.0, 1.0, False)  # crawls over the crossing for 40 s
+    slow = (routes.vehicle_route(USUAL, 1, 0, "straight"), 4.0, 0.0, 1.0, False)  # crawls over the crossing for 40 s
     motion = simulate_traffic(movers((STRAIGHT, 4.0, -20.0, 9.0, False), slow), clock=0.0, warm_up=0.0, duration=20.0)
     assert motion.s[-1, 0] + 2.0 < 0.0
 
 
 def test_a_car_lets_a_person_pass_on_the_zebra_crossing():
-    walk = roads.walk_over_zebra(0, 14.0, 1, 0.0, 0.5)
+    walk = routes.walk_over_zebra(USUAL, 0, 0.65, 1, 0.0, 0.5)
     users = movers((STRAIGHT, 4.0, -100.0, 8.0, False), (walk, 0.7, -2.0, 1.4, True))
     motion = simulate_traffic(users, clock=0.0, warm_up=0.0, duration=40.0)
     line = STRAIGHT.zebra_s[0]
@@ -58,7 +61,7 @@ def test_a_car_lets_a_person_pass_on_the_zebra_crossing():
 
 
 def test_a_person_waits_for_a_car_that_cannot_stop():
-    walk = roads.walk_over_zebra(0, 14.0, 1, 0.0, 0.0)
+    walk = routes.walk_over_zebra(USUAL, 0, 0.65, 1, 0.0, 0.0)
     users = movers((STRAIGHT, 4.0, STRAIGHT.zebra_s[0] - 10.0, 9.0, False), (walk, 0.7, -1.0, 1.4, True))
     motion = simulate_traffic(users, clock=0.0, warm_up=0.0, duration=20.0)
     passes = motion.s[:, 0] - 2.0 < STRAIGHT.zebra_s[0] + 5.5
@@ -67,16 +70,45 @@ def test_a_person_waits_for_a_car_that_cannot_stop():
 
 
 def test_a_car_slows_down_before_it_turns():
-    left = roads.vehicle_route(0, 0, "left")
+    left = routes.vehicle_route(USUAL, 0, 0, "left")
     motion = simulate_traffic(movers((left, 4.0, -60.0, 10.0, False)), clock=green_begins(1) - 1.0, warm_up=0.0, duration=15.0)
     is_turning = (motion.s[:, 0] > 0) & (motion.s[:, 0] < left.crossing)
     assert is_turning.any()
-    radius = roads.STOP_LINE + 1.75
+    radius = USUAL.stop(0) + 1.75
     assert (motion.speed[is_turning, 0] ** 2 / radius).max() < 2.3  # m/s2 sideways; wanted 2.0
 
 
+SIDE = routes.vehicle_route(USUAL, 1, 0, "straight")
+
+
+def test_without_lights_the_side_road_waits_for_the_main_road():
+    users = [(STRAIGHT, 4.0, -60.0 - 30.0 * i, 9.0, False) for i in range(4)]
+    motion = simulate_traffic(movers(*users, (SIDE, 4.0, -40.0, 9.0, False), has_lights=False), clock=0.0, warm_up=0.0, duration=40.0)
+    main, side = motion.s[:, :4], motion.s[:, 4]
+    assert motion.speed[:, :4].min() > 8.3  # nobody on the main road brakes for it, but for the car ahead
+    enters = np.argmax(side + 2.0 > 0)
+    assert enters > 0
+    assert (main[enters] - 2.0 > STRAIGHT.crossing).all()
+    assert side[-1] > SIDE.crossing
+
+
+def test_without_lights_the_side_road_goes_when_nobody_comes():
+    motion = simulate_traffic(movers((SIDE, 4.0, -40.0, 9.0, False), has_lights=False), clock=0.0, warm_up=0.0, duration=10.0)
+    assert motion.speed[:, 0].min() > 8.0
+
+
+def test_who_turns_left_waits_for_the_oncoming_and_holds_up_those_behind():
+    left, oncoming = routes.vehicle_route(USUAL, 0, 0, "left"), routes.vehicle_route(USUAL, 2, 0, "straight")
+    users = (left, 4.0, -20.0, 8.0, False), (STRAIGHT, 4.0, -32.0, 8.0, False), (oncoming, 4.0, -50.0, 8.0, False)
+    motion = simulate_traffic(movers(*users, has_lights=False), clock=0.0, warm_up=0.0, duration=40.0)
+    enters = np.argmax(motion.s[:, 0] + 2.0 > 0)
+    assert motion.s[enters, 2] - 2.0 > oncoming.crossing
+    assert (motion.s[:, 0] > motion.s[:, 1]).all()
+    assert (motion.s[-1] > 30.0).all()  # neither waits for the other for ever
+
+
 def test_people_cross_together_at_their_light():
-    walk = roads.walk_across(0, 14.0, 1, 0.5)
+    walk = routes.walk_along(USUAL, 0, 0.65, 1, 0.5)
     motion = simulate_traffic(movers((walk, 0.7, -5.0, 1.3, True)), clock=green_begins(4) - 10.0, warm_up=0.0, duration=35.0)
     before = round(10.0 / STEP)
     assert motion.s[before, 0] < 0
