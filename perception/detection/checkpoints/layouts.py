@@ -15,6 +15,7 @@ from perception.detection.checkpoints.values import (
     conv_from_transposed,
     heading_from_cos_sin,
     heading_from_sin_cos,
+    linear_from_conv,
     size_from_lwh,
 )
 
@@ -53,7 +54,7 @@ DET3D = Layout(
         Rename(r"backbone\.middle_conv\.(2[0-2])\.(.*)", "backbone.extra_conv.{1-20}.{2}"),
         Rename(r"((?:reader|backbone|neck|bbox_head|roi_head)\..*)", "{1}"),
     ),
-    changes=(),
+    changes=((r"roi_head\.\w+\.\d\.weight", linear_from_conv),),
     zeros=(),
     convention="size w, l, h; rot sin r, cos r with r = -yaw - pi/2",
 )
@@ -129,6 +130,9 @@ ALWAYS_ZERO = r".*\.num_batches_tracked"
 _NECK_LAYERS = {str(3 * i + 1): f"{i}.conv" for i in range(100)} | {str(3 * i + 2): f"{i}.norm" for i in range(100)}
 _CONV_NORM = {"0": "conv", "1": "norm"}
 _BRANCHES = {"reg": "offset", "dim": "log_size", "rot": "heading", "vel": "velocity", "hm": "heatmap"}
+# Layers of the second stage: 0 linear, 1 normalisation, 2 ReLU, 3 dropout, 4 linear, 5 normalisation, 6 ReLU, 7 linear.
+_DENSE = {"0": "0.linear", "1": "0.norm", "4": "1.linear", "5": "1.norm"}
+_REFINED = {"cls": "score", "reg": "box"}
 OURS = (
     Rename(r"reader\.pfn_layers\.(\d+)\.(.*)", "reader.net.layers.{1}.{2}"),
     Rename(r"backbone\.conv_input\.([01])\.(.*)", "encoder.stem.{1}.{2}", {1: _CONV_NORM}),
@@ -152,6 +156,9 @@ OURS = (
         "head.tasks.{1}.{2}.{3}.{4}",
         {2: _BRANCHES, 3: {"0": "hidden.conv", "1": "hidden.norm", "3": "out"}},
     ),
+    Rename(r"roi_head\.shared_fc_layer\.([0145])\.(.*)", "second_stage.shared.{1}.{2}", {1: _DENSE}),
+    Rename(r"roi_head\.(cls|reg)_layers\.([0145])\.(.*)", "second_stage.{1}.hidden.{2}.{3}", {1: _REFINED, 2: _DENSE}),
+    Rename(r"roi_head\.(cls|reg)_layers\.7\.(.*)", "second_stage.{1}.out.{2}", {1: _REFINED}),
 )
 
 

@@ -5,6 +5,7 @@ instructions (`pickletools`) runs none of them.
 """
 
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -71,7 +72,8 @@ def _scan(stream: BytesIO, where: str) -> tuple[set[str], object]:
     for count, (code, argument) in enumerate(_instructions(stream, where)):
         if code == "GLOBAL":
             module, _, name = str(argument).partition(" ")
-            names.add(f"{'builtins' if module == '__builtin__' else module}.{name}")
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # protocol 2 has Python 2's
+            names.add(f"{module}.{name}")
         elif code in _UNKNOWN_WAYS:
             raise CheckpointError(f"{where}: expected the pickle instructions that torch.save writes, got {code}; refused unopened")
         if first is None and code != "PROTO":

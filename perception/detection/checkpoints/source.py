@@ -23,6 +23,7 @@ from perception.detection.checkpoints.pickles import (
 
 MAX_BYTES = 2 << 30  # published files have 23 to 120 MB
 _MAX_RECORDS = 100_000
+_LONGEST_NAME = 300
 _STATE_KEYS = ("state_dict", "model_state", "model_state_dict", "model")  # det3d and mmdet3d, OpenPCDet, others
 _ZIP, _LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\x0a"
 
@@ -121,13 +122,13 @@ def _checked_archive(data: bytes, where: str) -> bytes:
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             entries = archive.infolist()
+            pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+            if len(pickles) != 1 or any(entry.filename.endswith("/constants.pkl") for entry in entries):
+                raise CheckpointError(f"{where}: expected a file of torch.save with one data.pkl, got another archive (TorchScript, zip)")
             if len(entries) > _MAX_RECORDS or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise CheckpointError(f"{where}: expected the plain records that torch.save writes, got packed or countless ones; refused")
             if sum(entry.file_size for entry in entries) > len(data):
                 raise CheckpointError(f"{where}: expected records that fit the file of {len(data)} bytes, got larger ones; refused")
-            pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-            if len(pickles) != 1 or any(entry.filename.endswith("/constants.pkl") for entry in entries):
-                raise CheckpointError(f"{where}: expected a file of torch.save with one data.pkl, got another archive (TorchScript, zip)")
             if pickles[0].file_size > MAX_PICKLE_BYTES:
                 raise CheckpointError(f"{where}: expected at most {MAX_PICKLE_BYTES >> 20} MiB of structure, got {pickles[0].file_size} B")
             if (broken := archive.testzip()) is not None:
@@ -158,7 +159,8 @@ def _state_dict(content: Any, where: str) -> tuple[dict[str, Tensor], dict[str, 
         raise CheckpointError(f"{where}: expected a state dict, got {type(content).__name__}")
     wrapper = next((key for key in _STATE_KEYS if isinstance(content.get(key), dict)), None)
     state = content if wrapper is None else content[wrapper]
-    if not state or any(not isinstance(key, str) for key in state):
+    # Names are printed: none may hold control characters or fill the screen.
+    if not state or not all(isinstance(key, str) and key.isprintable() and len(key) <= _LONGEST_NAME for key in state):
         raise CheckpointError(f"{where}: expected a state dict (names and tensors), got {len(state)} entries; keys: {shown(list(state))}")
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
@@ -182,6 +184,7 @@ def _plain(beside: dict[Any, Any]) -> dict[str, str]:
     nested = [("", beside)] + [(f"{key}.", value) for key, value in beside.items() if key == "meta" and isinstance(value, dict)]
     for prefix, values in nested:
         for key, value in values.items():
-            if isinstance(key, str) and isinstance(value, (str, int, float)) and len(str(value)) <= 100:
-                found[f"{prefix}{key}"] = str(value)
+            text = f"{prefix}{key}", str(value)
+            if isinstance(key, str) and isinstance(value, (str, int, float)) and all(t.isprintable() and len(t) <= 100 for t in text):
+                found[text[0]] = text[1]
     return found

@@ -23,6 +23,11 @@ def heading_from_sin_cos(value: Tensor) -> Tensor:
     return -value[torch.tensor([1, 0])]
 
 
+def linear_from_conv(value: Tensor) -> Tensor:
+    """A convolution over one position (out, in, 1) as a linear layer (out, in)."""
+    return value.squeeze(-1) if value.ndim == 3 and value.shape[2] == 1 else value
+
+
 def conv_from_transposed(value: Tensor) -> Tensor:
     """A transposed convolution by 1 (in, out, 1, 1) as a convolution (out, in, 1, 1). Others stay: they are transposed in all code bases.
 
