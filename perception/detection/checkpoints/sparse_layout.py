@@ -60,9 +60,10 @@ def find_sparse_layout(stored: Mapping[str, Shape], expected: Mapping[str, Shape
     if asked not in VERSIONS:
         raise UsageError(f"--spconv: expected one of {', '.join(VERSIONS)}, got {shown(asked)}")
     fits = {layout: sum(layout.shape(stored[name]) == expected[name] for name in stored) for layout in SPARSE_LAYOUTS}
-    if not any(fits.values()):
-        return SPARSE_LAYOUTS[0], "no layout fits"
-    best = [layout for layout in SPARSE_LAYOUTS if fits[layout] == max(fits.values())]
+    most = max(fits.values())
+    best = [layout for layout in SPARSE_LAYOUTS if fits[layout] == most]
+    if most == 0 or (len(best) > 1 and most < len(stored)):
+        return best[0], "no layout fits all shapes"
     chosen = [layout for layout in best if asked in ("auto", layout.version)]
     if not chosen:
         name, shape = next(iter(stored.items()))

@@ -50,7 +50,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> Metad
     """Write a weight file, completely or not at all. Equal arguments give equal bytes. Returns the metadata with the tensors' hash."""
     from safetensors.torch import save as to_bytes
 
-    ordered = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
+    ordered = {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in sorted(tensors)}
     metadata = dataclasses.replace(metadata, tensors_sha256=_digest(ordered))
     text = json.dumps(dataclasses.asdict(metadata), sort_keys=True, allow_nan=False)
     write_bytes(Path(path), to_bytes(ordered, {_KEY: text}))

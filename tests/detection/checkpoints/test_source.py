@@ -265,6 +265,7 @@ class Doubler(torch.nn.Module):
         return 2 * x
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript_is_refused(tmp_path):
     torch.jit.script(Doubler()).save(str(tmp_path / "x.pth"))
     with pytest.raises(CheckpointError, match="TorchScript"):
