@@ -47,7 +47,8 @@ def random_state(settings: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     state = build_network(DetectorConfig.model_validate(settings).detector).state_dict()
     return {
-        name: torch.randn(value.shape, generator=generator) if value.is_floating_point() else torch.tensor(7) for name, value in state.items()
+        name: torch.randn(value.shape, generator=generator) if value.is_floating_point() else torch.tensor(7)
+        for name, value in state.items()
     }
 
 
@@ -146,7 +147,7 @@ def as_openpcdet(det3d: dict[str, Tensor]) -> dict[str, Tensor]:
             if number == "3" and branch == "dim":
                 value = torch.stack([value[1], value[0], value[2]])
             branch = {"reg": "center", "height": "center_z"}.get(branch, branch)
-            new = f"dense_head.heads_list.{task}.{branch}.{ {'0': '0.0', '1': '0.1', '3': '1'}[number]}.{leaf}"
+            new = f"dense_head.heads_list.{task}.{branch}.{ {'0': '0.0', '1': '0.1', '3': '1'}[number] }.{leaf}"
         foreign[new] = value.contiguous()
     return foreign
 
@@ -190,7 +191,7 @@ def as_mmdet3d(det3d: dict[str, Tensor], *, old: bool = False) -> dict[str, Tens
             if not old and number == "3" and branch == "dim":
                 value = torch.stack([value[1], value[0], value[2]])
             branch = {"hm": "heatmap"}.get(branch, branch)
-            new = f"pts_bbox_head.task_heads.{task}.{branch}.{ {'0': '0.conv', '1': '0.bn', '3': '1'}[number]}.{leaf}"
+            new = f"pts_bbox_head.task_heads.{task}.{branch}.{ {'0': '0.conv', '1': '0.bn', '3': '1'}[number] }.{leaf}"
         foreign[new] = value.contiguous()
     return foreign
 

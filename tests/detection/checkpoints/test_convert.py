@@ -63,7 +63,9 @@ def wrapped(state):
         pytest.param(lambda state: with_older_names(as_det3d(state)), "det3d", id="det3d, older names"),
         pytest.param(lambda state: with_sparse(as_det3d(state), SPCONV1), "det3d", id="det3d, spconv 1"),
         pytest.param(lambda state: with_sparse(as_det3d(state), SPCONV20), "det3d", id="det3d, spconv 2.0"),
-        pytest.param(lambda state: prefixed(with_sparse(with_older_names(as_det3d(state)), SPCONV1)), "det3d", id="det3d, oldest, parallel"),
+        pytest.param(
+            lambda state: prefixed(with_sparse(with_older_names(as_det3d(state)), SPCONV1)), "det3d", id="det3d, oldest, parallel"
+        ),
         pytest.param(lambda state: wrapped(as_det3d(state)), "det3d", id="det3d, wrapped"),
         pytest.param(lambda state: {"model_state": as_openpcdet(as_det3d(state))}, "openpcdet", id="openpcdet"),
         pytest.param(lambda state: with_sparse(as_openpcdet(as_det3d(state)), SPCONV1), "openpcdet", id="openpcdet, spconv 1"),
@@ -102,7 +104,9 @@ def test_mmdet3d_of_both_conventions_gives_the_same_weights(settings, order, met
 
 
 def without_counters(state):
-    return {n: torch.zeros_like(v) if n.endswith("num_batches_tracked") and not n.startswith("second_stage.") else v for n, v in state.items()}
+    return {
+        n: torch.zeros_like(v) if n.endswith("num_batches_tracked") and not n.startswith("second_stage.") else v for n, v in state.items()
+    }
 
 
 @pytest.mark.parametrize("prefix", [False, True])
@@ -224,12 +228,14 @@ def test_a_list_of_faults_has_an_end(tmp_path):
 def test_two_names_of_one_tensor_are_an_error(tmp_path):
     foreign = as_det3d(random_state(VOXELS))
     foreign["backbone.middle_conv.0.weight"] = foreign["backbone.conv_input.0.weight"]
-    with pytest.raises(CheckpointError, match="middle_conv.0.weight: backbone.conv_input.0.weight has the same meaning"):
+    with pytest.raises(CheckpointError, match=r"middle_conv.0.weight: backbone.conv_input.0.weight has the same meaning"):
         converted(tmp_path, VOXELS, foreign)
 
 
 def test_another_width_is_told_by_shapes(tmp_path):
-    with pytest.raises(CheckpointError, match=r"of wrong shape: backbone.conv_input.0.weight: expected \[4, 3, 3, 3, 5\], got \[3, 3, 3, 3, 5\]"):
+    with pytest.raises(
+        CheckpointError, match=r"of wrong shape: backbone.conv_input.0.weight: expected \[4, 3, 3, 3, 5\], got \[3, 3, 3, 3, 5\]"
+    ):
         converted(tmp_path, VOXELS, as_det3d(random_state(small_settings(channels=(3, 6, 7, 8)))))
 
 
@@ -249,7 +255,7 @@ def test_names_of_no_layout_and_of_two_are_errors(tmp_path):
 
 def test_wrong_options_are_told(tmp_path):
     foreign = as_det3d(random_state(VOXELS))
-    with pytest.raises(UsageError, match="--layout: expected one of auto, det3d, .* got 'openpcd'; did you mean 'openpcdet'"):
+    with pytest.raises(UsageError, match=r"--layout: expected one of auto, det3d, .* got 'openpcd'; did you mean 'openpcdet'"):
         converted(tmp_path, VOXELS, foreign, layout="openpcd")
     with pytest.raises(UsageError, match="--spconv: expected one of auto, 1, 2, got '3'"):
         converted(tmp_path, VOXELS, foreign, spconv="3")
@@ -264,7 +270,7 @@ SQUARE = small_settings(channels=(5, 5, 5, 5))
 def test_spconv_is_asked_for_where_shapes_are_silent(tmp_path):
     state = random_state(SQUARE)
     foreign = with_sparse(as_det3d(state), SPCONV1)
-    with pytest.raises(CheckpointError, match="cannot tell .* say which: --spconv 1 or --spconv 2"):
+    with pytest.raises(CheckpointError, match=r"cannot tell .* say which: --spconv 1 or --spconv 2"):
         converted(tmp_path, SQUARE, foreign)
     assert_equal(converted(tmp_path, SQUARE, foreign, spconv="1")[0], state)
     foreign = with_sparse(as_det3d(state), SPCONV20)
@@ -304,7 +310,11 @@ def _shipped(name: str) -> DetectorConfig:
 def test_metadata_tell_where_the_numbers_come_from(tmp_path):
     import hashlib
 
-    foreign = {"state_dict": with_sparse(as_det3d(random_state(VOXELS)), SPCONV1), "meta": {"epoch": 20}, "optimizer": {"lr": np.float64(1)}}
+    foreign = {
+        "state_dict": with_sparse(as_det3d(random_state(VOXELS)), SPCONV1),
+        "meta": {"epoch": 20},
+        "optimizer": {"lr": np.float64(1)},
+    }
     _, metadata = converted(tmp_path, VOXELS, foreign)
     assert metadata.source_sha256 == hashlib.sha256((tmp_path / "in.pth").read_bytes()).hexdigest()
     assert metadata.source_name == "in.pth"

@@ -1,6 +1,7 @@
 """Reading weight files that nobody vouches for."""
 
 import argparse
+import contextlib
 import io
 import os
 import subprocess
@@ -39,7 +40,9 @@ def one_line(error):
     "content",
     [
         pytest.param(WEIGHTS, id="bare"),
-        pytest.param({"state_dict": WEIGHTS, "meta": {"epoch": 20, "config": "x = 1\n" * 100}, "optimizer": {"state": {}}}, id="det3d, mmdet3d"),
+        pytest.param(
+            {"state_dict": WEIGHTS, "meta": {"epoch": 20, "config": "x = 1\n" * 100}, "optimizer": {"state": {}}}, id="det3d, mmdet3d"
+        ),
         pytest.param({"model_state": WEIGHTS, "optimizer_state": None, "epoch": 20, "it": 3, "version": "pcdet+0.6.0"}, id="openpcdet"),
     ],
 )
@@ -170,21 +173,18 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_bytes_changed_anywhere_give_an_error_or_the_same_names(legacy, tmp_path):
+def test_bytes_changed_anywhere_are_found_or_harmless(legacy, tmp_path):
     data = bytearray(write_pth(tmp_path / "good.pth", {"state_dict": WEIGHTS}, legacy=legacy).read_bytes())
     generator = np.random.default_rng(0)
-    outcomes = []
+    num_read = 0
     for place in generator.choice(len(data), 150, replace=False):
         broken = bytearray(data)
         broken[place] ^= int(generator.integers(1, 256))
         (tmp_path / "x.pth").write_bytes(broken)
-        try:
+        with contextlib.suppress(CheckpointError):  # and no other exception
             read_source(tmp_path / "x.pth")
-            outcomes.append("read")
-        except CheckpointError as error:
-            assert "\n" not in str(error)
-            outcomes.append("refused")
-    assert "refused" in outcomes
+            num_read += 1
+    assert num_read < 75
 
 
 def test_a_flipped_bit_in_the_numbers_is_found(tmp_path):
@@ -200,7 +200,7 @@ def test_a_zip_bomb_is_refused(tmp_path):
     bomb = edited_archive(good, lambda _, data: data, zipfile.ZIP_DEFLATED)
     assert len(bomb) < len(good) / 500
     (tmp_path / "x.pth").write_bytes(bomb)
-    with pytest.raises(CheckpointError, match="expected the plain records that torch.save writes"):
+    with pytest.raises(CheckpointError, match=r"expected the plain records that torch.save writes"):
         read_source(tmp_path / "x.pth")
 
 
