@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from perception.cli.options import printer
+from perception.core.errors import require_package
 
 checkpoint = typer.Typer(
     name="checkpoint",
@@ -31,6 +32,7 @@ def convert(
 
     Example: perception checkpoint convert epoch_20.pth centerpoint.safetensors --config centerpoint_voxel0075
     """
+    _require_torch()
     from perception.detection.checkpoints import convert as convert_file
 
     done = convert_file(source, out, config=config, layout=layout, spconv=spconv)
@@ -50,6 +52,7 @@ def show(
 
     Example: perception checkpoint show centerpoint.safetensors
     """
+    _require_torch()
     from rich.table import Table
 
     from perception.detection.checkpoints import describe
@@ -70,3 +73,9 @@ def show(
         for part in found.parts:
             for name, shape in part.shapes:
                 console.print(f"{name} {list(shape)}", markup=False)
+
+
+def _require_torch() -> None:
+    """Say which extra brings what weights need."""
+    for package in ("torch", "safetensors"):
+        require_package(package, extra="models", why="reading weights")

@@ -14,6 +14,7 @@ from perception.detection.checkpoints.renames import LEFT_OUT, renamed
 from perception.detection.checkpoints.source import Source
 from perception.detection.checkpoints.sparse_layout import find_sparse_layout
 
+_DEFORMABLE = "feature_adapt_cls"
 Expected = Mapping[str, Tensor]  # tensors of the network on any device, `meta` included: shapes and dtypes matter
 
 
@@ -65,7 +66,8 @@ def convert_state(source: Source, expected: Expected, *, layout: str = "auto", s
             tensors[entry.ours] = value.contiguous()
     _fill_zeros(tensors, entries, expected, found, faults, notes)
     if faults:
-        raise CheckpointError(f"{where}: does not fit the network ({found.name} names): {faults.message}")
+        hint = "\n  its names are those of a deformable head (DCN): no network here has one" if any(_DEFORMABLE in n for n in state) else ""
+        raise CheckpointError(f"{where}: does not fit the network ({found.name} names): {faults.message}{hint}")
     return Converted({name: tensors[name] for name in expected}, found, sparse, tuple(notes))
 
 
@@ -89,7 +91,7 @@ def _without_wrappers(source: Source, notes: list[str]) -> dict[str, Tensor]:
     rest = {name: value for name, value in state.items() if not name.startswith("single_det.")}
     copies = first_stage.keys() & rest.keys()
     for name in sorted(copies):
-        if first_stage[name].shape != rest[name].shape or not torch.equal(first_stage[name], rest[name]):
+        if not torch.equal(first_stage[name], rest[name]):
             raise CheckpointError(f"{source.path}: expected {name} and single_det.{name} to be one tensor, got two different ones")
     notes.append(f"two stages; {len(copies)} names of the head stand there twice")
     return first_stage | {name: value for name, value in rest.items() if name not in copies}

@@ -225,6 +225,12 @@ def test_a_list_of_faults_has_an_end(tmp_path):
     assert len(str(error.value).splitlines()) < 20
 
 
+def test_deformable_heads_are_named_as_such(tmp_path):
+    foreign = as_det3d(random_state(PILLARS)) | {"bbox_head.tasks.0.feature_adapt_cls.conv_offset.weight": torch.ones(72, 6, 1, 1)}
+    with pytest.raises(CheckpointError, match=r"a deformable head \(DCN\): no network here has one"):
+        converted(tmp_path, PILLARS, foreign)
+
+
 def test_two_names_of_one_tensor_are_an_error(tmp_path):
     foreign = as_det3d(random_state(VOXELS))
     foreign["backbone.middle_conv.0.weight"] = foreign["backbone.conv_input.0.weight"]
@@ -294,6 +300,11 @@ def test_without_a_config_those_that_fit_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="its shapes are those of --config centerpoint_voxel0075 or centerpoint_voxel0100"):
         convert(path, tmp_path / "out.safetensors", config="centerpoint_pillar02")
     assert convert(path, tmp_path / "out.safetensors", config="centerpoint_voxel0100").metadata.config_name == "centerpoint_voxel0100"
+
+
+def test_without_a_config_a_file_of_something_else_is_told_so(tmp_path):
+    with pytest.raises(CheckpointError, match="got none of them; first names"):
+        convert(write_pth(tmp_path / "in.pth", {"conv1.weight": torch.ones(1)}), tmp_path / "out.safetensors")
 
 
 def test_without_a_config_a_small_model_fits_none(tmp_path):

@@ -118,6 +118,18 @@ def test_code_in_a_pickle_is_refused_and_not_run(place, legacy, tmp_path):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_is_not_run_even_where_the_look_at_its_names_failed(legacy, tmp_path, monkeypatch):
+    for look in ("names_in_pickle", "names_in_legacy_file"):
+        monkeypatch.setattr(f"perception.detection.checkpoints.source.{look}", lambda *_, **__: set())
+    trace = tmp_path / "code ran"
+    path = write_pth(tmp_path / "x.pth", {"state_dict": {"x": proof(trace)}}, legacy=legacy)
+    with pytest.raises(CheckpointError, match="Weights only load failed|broken one") as error:
+        read_source(path)
+    one_line(error)
+    assert not trace.exists()
+
+
 def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path):
     import pickle
 
@@ -295,6 +307,7 @@ def test_what_is_no_state_dict_is_refused(content, message, tmp_path):
         pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "expected a .pth file", id="pointer of Git LFS"),
         pytest.param(b"<!DOCTYPE html>", "expected a .pth file", id="page of a failed download"),
         pytest.param(b"PK\x03\x04" + bytes(200), "broken archive", id="no archive"),
+        pytest.param(b"\x80\x02\x8a\x0a" + bytes(range(10)) + b"." + b"\x80\x02N." * 4, "got another pickle; refused", id="other number"),
         pytest.param(b"\x80\x02\x8a\x0a" + bytes(200), "expected a file of torch.save", id="no pickle"),
     ],
 )
