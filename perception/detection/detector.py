@@ -76,7 +76,9 @@ class Detector:
         """
         settings = (config if isinstance(config, DetectorConfig) else load_detector_config(config)).detector
         if (weights is None) == (seed is None):
-            raise UsageError("detector: expected either weights or a seed for random ones, got " + ("both" if weights else "neither"))
+            raise UsageError(
+                "detector: expected either weights or a seed for random ones, got " + ("neither" if weights is None else "both")
+            )
         _device(device, dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed or 0)

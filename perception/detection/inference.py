@@ -11,8 +11,8 @@ from perception.detection.decode import Boxes, Decoder, decoded
 from perception.detection.flip import NUM_VIEWS, merged_boxes, mirrored
 from perception.detection.fold import folded
 from perception.detection.lazy_head import LazyHead
-from perception.detection.readers import MeanReader
 from perception.detection.pillar_readers import PillarReader
+from perception.detection.readers import MeanReader
 from perception.detection.second_stage import refined
 
 
@@ -37,12 +37,12 @@ class InferenceNetwork:
     ) -> None:
         network = folded(network).to(device).requires_grad_(False)
         self.reader = network.reader
-        self.encoder, self.neck, self.head = (part.to(dtype) for part in (network.encoder, network.neck, network.head))
+        self.encoder, self.neck, self.head = network.encoder.to(dtype), network.neck.to(dtype), network.head.to(dtype)
         self.lazy_head = LazyHead(self.head)
         for part in (self.neck, self.head, self.lazy_head):
             for layer in part.modules():
                 if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                    layer.to(memory_format=torch.channels_last)
+                    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.second_stage = None if network.second_stage is None else network.second_stage.to(dtype)
         self.decoder, self.dtype, self.double_flip, self.second_reads = decoder, dtype, double_flip, second_reads
 

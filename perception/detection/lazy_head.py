@@ -4,6 +4,8 @@ A trained heat map passes a few hundred of 16,384 cells; five of six branches ne
 dense head's but for rounding.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,21 +61,21 @@ def _neighbours(cells: Tensor, height: int, width: int) -> Tensor:
     return torch.where((y >= 0) & (y < height) & (x >= 0) & (x < width), y * width + x, -1)
 
 
-def _stacked(branches: list[nn.Module]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _stacked(branches: list[Any]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Weight and bias of all hidden convolutions as one, and of all last ones as one that keeps the branches apart."""
     hidden = [branch.hidden.conv for branch in branches]
     out = [branch.out for branch in branches]
-    weight, bias = torch.cat([conv.weight for conv in hidden]), torch.cat([conv.bias for conv in hidden])  # type: ignore[arg-type]
-    apart = torch.cat([conv.weight.new_zeros((len(conv.weight), len(weight), 3, 3)) for conv in out])  # type: ignore[arg-type]
+    weight, bias = torch.cat([conv.weight for conv in hidden]), torch.cat([conv.bias for conv in hidden])
+    apart = torch.cat([conv.weight.new_zeros((len(conv.weight), len(weight), 3, 3)) for conv in out])
     row = column = 0
     for first, conv in zip(hidden, out, strict=True):
-        rows, columns = len(conv.weight), len(first.weight)  # type: ignore[arg-type]
-        apart[row : row + rows, column : column + columns] = conv.weight.detach()  # type: ignore[operator]
+        rows, columns = len(conv.weight), len(first.weight)
+        apart[row : row + rows, column : column + columns] = conv.weight.detach()
         row, column = row + rows, column + columns
-    return (weight.detach(), bias.detach()), (apart, torch.cat([conv.bias for conv in out]).detach())  # type: ignore[arg-type]
+    return (weight.detach(), bias.detach()), (apart, torch.cat([conv.bias for conv in out]).detach())
 
 
 def _plain_conv(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")  # no random numbers are drawn
     conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
     return conv
