@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from perception.detection.build import build_decoder, build_network
     from perception.detection.center_point import CenterPoint
     from perception.detection.config import DetectorConfig, load_detector_config
+    from perception.detection.detector import Detector
 
 _MODULES = {
     "CenterPoint": "center_point",
+    "Detector": "detector",
     "DetectorConfig": "config",
     "build_decoder": "build",
     "build_network": "build",
     "load_detector_config": "config",
 }
-__all__ = ["CenterPoint", "DetectorConfig", "build_decoder", "build_network", "load_detector_config"]
+__all__ = ["CenterPoint", "Detector", "DetectorConfig", "build_decoder", "build_network", "load_detector_config"]
 
 
 def __getattr__(name: str) -> Any:
