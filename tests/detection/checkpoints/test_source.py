@@ -124,7 +124,7 @@ def test_code_is_not_run_even_where_the_look_at_its_names_failed(legacy, tmp_pat
         monkeypatch.setattr(f"perception.detection.checkpoints.source.{look}", lambda *_, **__: set())
     trace = tmp_path / "code ran"
     path = write_pth(tmp_path / "x.pth", {"state_dict": {"x": proof(trace)}}, legacy=legacy)
-    with pytest.raises(CheckpointError, match="Weights only load failed|broken one") as error:
+    with pytest.raises(CheckpointError, match=r"Weights only load failed|broken one") as error:
         read_source(path)
     one_line(error)
     assert not trace.exists()
