@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import perception
+from perception.cli.checkpoint import checkpoint
 from perception.cli.doctor import doctor
 from perception.cli.evaluate import evaluate
 from perception.cli.simulate import simulate
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 for command in (doctor, simulate, track, evaluate, validate, view):
     app.command()(command)
+app.add_typer(checkpoint)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,81 @@
+"""`perception checkpoint convert` and `perception checkpoint show`: published weights into ours, and what a weight file holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception.cli.options import printer
+from perception.core.errors import require_package
+
+checkpoint = typer.Typer(
+    name="checkpoint",
+    help="Weight files: convert published ones (det3d, OpenPCDet, mmdetection3d), show what one holds.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@checkpoint.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A .pth or .safetensors file; nothing in it is executed.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The file to write, OUT.safetensors.", show_default=False)],
+    config: Annotated[
+        str | None, typer.Option(help="The model that the weights belong to: a YAML file or a name from configs/.", show_default=False)
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="Code base that wrote the file: auto, det3d, openpcdet, mmdet3d, mmdet3d-0 (mmdetection3d before 1.0).")
+    ] = "auto",
+    spconv: Annotated[str, typer.Option(help="Major version of spconv that wrote it, where shapes do not tell: auto, 1, 2.")] = "auto",
+) -> None:
+    """Turn a published CenterPoint weight file into one of ours; every name is accounted for, or nothing is written.
+
+    Example: perception checkpoint convert epoch_20.pth centerpoint.safetensors --config centerpoint_voxel0075
+    """
+    _require_torch()
+    from perception.detection.checkpoints import convert as convert_file
+
+    done = convert_file(source, out, config=config, layout=layout, spconv=spconv)
+    console = printer()
+    console.print(f"{done.num_tensors} tensors, {done.num_parameters:,} parameters, all placed")
+    for note in done.metadata.notes:
+        console.print(note, markup=False)
+    console.print(str(done.path))
+
+
+@checkpoint.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="A weight file: ours or a published one.", show_default=False)],
+    tensors: Annotated[bool, typer.Option("--tensors", help="Name and shape of every tensor too.")] = False,
+) -> None:
+    """Layout, model, shapes and origin of a weight file.
+
+    Example: perception checkpoint show centerpoint.safetensors
+    """
+    _require_torch()
+    from rich.table import Table
+
+    from perception.detection.checkpoints import describe
+
+    found = describe(file)
+    console = printer()
+    console.print(f"{found.path}: {found.layout}, {found.model}", markup=False)
+    table = Table("part", box=None, pad_edge=False)
+    for column in ("tensors", "parameters"):
+        table.add_column(column, justify="right")
+    for part in found.parts:
+        table.add_row(part.name, str(len(part.shapes)), f"{part.num_parameters:,}")
+    table.add_row("all", str(found.num_tensors), f"{found.num_parameters:,}")
+    console.print(table)
+    for name, text in found.facts:
+        console.print(f"{name}: {text}", markup=False)
+    if tensors:
+        for part in found.parts:
+            for name, shape in part.shapes:
+                console.print(f"{name} {list(shape)}", markup=False)
+
+
+def _require_torch() -> None:
+    """Say which extra brings what weights need."""
+    for package in ("torch", "safetensors"):
+        require_package(package, extra="models", why="reading weights")

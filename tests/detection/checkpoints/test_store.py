@@ -1,0 +1,84 @@
+"""Weight files of ours."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from perception.core.errors import CheckpointError
+from perception.detection.checkpoints import Metadata, load, save
+
+WEIGHTS = {"b.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(4), "c.half": torch.ones(3, dtype=torch.bfloat16)}
+METADATA = Metadata(
+    config={"detector": {"x": [1, 2.5]}},
+    config_name="x.yaml",
+    layout="det3d",
+    convention="c",
+    sparse="none",
+    notes=("one", "two"),
+    source_name="in.pth",
+    source_sha256="0" * 64,
+    source_says={"epoch": "3"},
+    converter="0.1",
+)
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    written = save(tmp_path / "deep/x.safetensors", WEIGHTS, METADATA)
+    tensors, metadata = load(tmp_path / "deep/x.safetensors")
+    assert metadata == written
+    assert dataclasses.replace(metadata, tensors_sha256="") == METADATA
+    assert list(tensors) == sorted(WEIGHTS)
+    assert all(torch.equal(tensors[name], WEIGHTS[name]) for name in WEIGHTS)
+    assert set(load_file(tmp_path / "deep/x.safetensors")) == set(WEIGHTS)  # others can read it
+
+
+def test_views_are_saved_as_what_they_show(tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    save(tmp_path / "x.safetensors", {"a": base.T, "b": base[1], "c": base[1]}, METADATA)
+    tensors, _ = load(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["a"], base.T)
+    assert torch.equal(tensors["b"], tensors["c"])
+
+
+def test_every_truncation_is_refused(tmp_path):
+    save(tmp_path / "good.safetensors", WEIGHTS, METADATA)
+    data = (tmp_path / "good.safetensors").read_bytes()
+    for length in [*range(0, len(data), 13), len(data) - 1]:
+        (tmp_path / "x.safetensors").write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+            load(tmp_path / "x.safetensors")
+
+
+def test_changed_numbers_are_found(tmp_path):
+    save(tmp_path / "x.safetensors", WEIGHTS, METADATA)
+    data = bytearray((tmp_path / "x.safetensors").read_bytes())
+    data[-2] ^= 1
+    (tmp_path / "x.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match="numbers do not fit their checksum"):
+        load(tmp_path / "x.safetensors")
+
+
+def test_other_files_are_told_apart(tmp_path):
+    save_file(WEIGHTS, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="expected a weight file of perception, got another one; convert it"):
+        load(tmp_path / "x.safetensors")
+    torch.save(WEIGHTS, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"a \.pth file is converted first"):
+        load(tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="No such file"):
+        load(tmp_path / "nothing.safetensors")
+    with pytest.raises(CheckpointError):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "null", '{"format": 2}', '{"format": 1}', '{"format": 1, "notes": 3}', "[" * 100_000],
+    ids=["empty", "half", "list", "number", "null", "newer", "keys missing", "wrong type", "nested"],
+)
+def test_broken_metadata_are_told(text, tmp_path):
+    save_file(WEIGHTS, tmp_path / "x.safetensors", {"perception": text})
+    with pytest.raises(CheckpointError, match=r"metadata is broken|expected weight format 1, got 2"):
+        load(tmp_path / "x.safetensors")
