@@ -60,6 +60,20 @@ def boxes_to_det3d(boxes: Boxes3D) -> np.ndarray:
     return np.column_stack([boxes.center, boxes.size[:, [1, 0, 2]], boxes.velocity, wrap_angle(-boxes.yaw - np.pi / 2)])
 
 
+def det3d_to_nuscenes(rows: np.ndarray, lidar_to_global: Transform) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """det3d rows (N, 9) in the lidar's frame straight to nuScenes columns in the global one, as `boxes_to_nuscenes` gives them.
+
+    Boxes keep the tilt of lidar and car, as in published submissions; `Boxes3D` are upright and have lost it.
+    """
+    rows = expect_array("det3d boxes", rows, (None, 9), "float64")
+    half = (-rows[:, 8] - np.pi / 2) / 2
+    cosine, sine = np.cos(half), np.sin(half)
+    w, x, y, z = lidar_to_global.quaternion
+    rotation = np.stack([w * cosine - z * sine, x * cosine + y * sine, y * cosine - x * sine, w * sine + z * cosine], axis=-1)
+    velocity = lidar_to_global.rotate(np.column_stack([rows[:, 6:8], np.zeros(len(rows))]))[:, :2]
+    return lidar_to_global.apply(rows[:, :3]), rows[:, 3:6], rotation, velocity
+
+
 def boxes_from_openpcdet(rows: np.ndarray) -> Boxes3D:
     """From OpenPCDet rows (N, 9) = x y z l w h yaw vx vy, or (N, 7) without velocity."""
     rows = _rows_of_nine("OpenPCDet boxes", rows)

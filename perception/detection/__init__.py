@@ -1,0 +1,30 @@
+"""Detectors: points of one moment in, boxes out.
+
+`Detector` is what a pipeline uses; the rest is what it is made of. Parts load when they are asked for: settings need no torch, layers no
+pydantic.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perception.detection.build import build_decoder, build_network
+    from perception.detection.center_point import CenterPoint
+    from perception.detection.config import DetectorConfig, load_detector_config
+    from perception.detection.detector import Detector
+
+_MODULES = {
+    "CenterPoint": "center_point",
+    "Detector": "detector",
+    "DetectorConfig": "config",
+    "build_decoder": "build",
+    "build_network": "build",
+    "load_detector_config": "config",
+}
+__all__ = ["CenterPoint", "Detector", "DetectorConfig", "build_decoder", "build_network", "load_detector_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"perception.detection.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'perception.detection' has no attribute {name!r}")

@@ -1,0 +1,87 @@
+"""From a config to a network: the one place that reads the settings."""
+
+import math
+
+from perception.detection.center_point import CenterPoint
+from perception.detection.config import (
+    CenterPointSettings,
+    DynamicMeanReaderSettings,
+    DynamicPillarReaderSettings,
+    HardSettings,
+    MeanReaderSettings,
+    RotatedNmsSettings,
+)
+from perception.detection.decode import CircleNms, Decoder, RotatedNms
+from perception.detection.encoders import PillarScatter, SparseEncoder
+from perception.detection.grid import BevGrid, build_grid
+from perception.detection.head import CenterHead
+from perception.detection.neck import Neck
+from perception.detection.pillar_readers import DynamicPillarReader, PillarReader
+from perception.detection.readers import DynamicMeanReader, MeanReader, Reader, VirtualMeanReader, VoxelLimit
+from perception.detection.second_stage import SecondStage
+
+_SPARSE_STRIDE = 8
+
+
+def build_network(settings: CenterPointSettings, *, backend: str = "native") -> CenterPoint:
+    """The network with random weights, from torch's random state. `backend`: of sparse convolutions, see `sparse_backends`.
+
+    Raises UsageError for a grid that does not fit.
+    """
+    grid, neck, head = grid_of(settings), settings.neck, settings.head
+    reader = _reader(settings, grid)
+    encoder: PillarScatter | SparseEncoder
+    if settings.encoder_channels is None:
+        encoder = PillarScatter(reader.out_channels, grid.voxels.shape[1:])
+    else:
+        encoder = SparseEncoder(reader.out_channels, grid.voxels.shape, settings.encoder_channels, backend=backend)
+    neck = Neck(encoder.out_channels, **neck.model_dump())  # names and meaning of the settings are those of the layer
+    classes = [len(task) for task in head.tasks]
+    options = {"shared_channels": head.shared_channels, "branch_channels": head.branch_channels, "velocity": head.velocity}
+    return CenterPoint(reader, encoder, neck, CenterHead(neck.out_channels, classes, **options), _second_stage(settings, neck))
+
+
+def build_decoder(settings: CenterPointSettings) -> Decoder:
+    """What turns the maps of `build_network`'s head into boxes."""
+    decode = settings.decode
+    if isinstance(decode.nms, RotatedNmsSettings):
+        nms = RotatedNms(decode.nms.iou_threshold, decode.nms.max_in, decode.nms.max_out)
+    else:
+        nms = CircleNms(decode.nms.squared_radius, decode.nms.max_out)
+    classes = tuple(len(task) for task in settings.head.tasks)
+    return Decoder(grid_of(settings), classes, nms, decode.score_threshold, decode.center_lower, decode.center_upper)
+
+
+def grid_of(settings: CenterPointSettings) -> BevGrid:
+    """The grid of a network. Raises UsageError naming the number to change."""
+    first = 1 if settings.encoder_channels is None else _SPARSE_STRIDE
+    down = first * math.prod(settings.neck.strides)
+    stride = round(down / settings.neck.up_strides[-1])
+    grid = settings.grid
+    layers = 1 if settings.encoder_channels is None else None
+    return build_grid(grid.lower, grid.upper, grid.voxel_size, stride=stride, divisor=down, layers=layers)
+
+
+def _reader(settings: CenterPointSettings, grid: BevGrid) -> Reader:
+    reader = settings.reader
+    if isinstance(reader, DynamicMeanReaderSettings):
+        return VirtualMeanReader(grid.voxels) if reader.virtual else DynamicMeanReader(grid.voxels)
+    if isinstance(reader, DynamicPillarReaderSettings):
+        return DynamicPillarReader(grid.voxels, reader.channels)
+    if isinstance(reader, MeanReaderSettings):
+        return MeanReader(grid.voxels, _limit(reader.limit))
+    columns = 16 if reader.virtual else 5
+    return PillarReader(grid.voxels, _limit(reader.limit), reader.channels, point_columns=columns, virtual=reader.virtual)
+
+
+def _limit(limit: HardSettings) -> VoxelLimit:
+    return VoxelLimit(limit.max_points, limit.max_voxels_training, limit.max_voxels)
+
+
+def _second_stage(settings: CenterPointSettings, neck: Neck) -> SecondStage | None:
+    stage = settings.second_stage
+    if stage is None:
+        return None
+    channels = neck.out_channels if stage.features == "neck" else settings.head.shared_channels
+    options = {"shared": stage.shared, "score": stage.score, "box": stage.box, "with_box": stage.with_box}
+    return SecondStage(channels, velocity=settings.head.velocity, **options)

@@ -1,0 +1,202 @@
+"""Settings of a detector: everything that a network needs to be built and its maps to be read. `perception.detection.build` uses them."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+
+from perception.core.config import load_config, shipped_config
+
+Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
+Metres = Annotated[float, Field(gt=0, le=1e4)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Triple = tuple[Finite, Finite, Finite]
+
+
+class GridSettings(BaseModel, frozen=True, extra="forbid"):
+    """The range that the network looks at, in its frame, and its voxels: metres along x, y, z."""
+
+    lower: Triple
+    upper: Triple
+    voxel_size: tuple[Metres, Metres, Metres]
+
+
+class HardSettings(BaseModel, frozen=True, extra="forbid"):
+    """Limits of a reader that keeps the first points of a voxel and the first voxels of a sample."""
+
+    max_points: Annotated[int, Field(ge=1, le=1000)]
+    max_voxels: Count = Field(description="of a sample")
+    max_voxels_training: Count = Field(description="of a sample; the flipped views of `double_flip` have this limit too, as published")
+
+
+class MeanReaderSettings(BaseModel, frozen=True, extra="forbid"):
+    """The mean of a voxel's first points."""
+
+    name: Literal["mean"]
+    limit: HardSettings
+
+
+class DynamicMeanReaderSettings(BaseModel, frozen=True, extra="forbid"):
+    """The mean of all points of a voxel; with `virtual` of real and virtual points each."""
+
+    name: Literal["dynamic_mean"]
+    virtual: bool = False
+
+
+class PillarReaderSettings(BaseModel, frozen=True, extra="forbid"):
+    """A small network on a pillar's first points."""
+
+    name: Literal["pillar"]
+    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=4)]
+    limit: HardSettings
+    virtual: bool = Field(False, description="points carry the columns of virtual points (MVP): 16 instead of 5")
+
+
+class DynamicPillarReaderSettings(BaseModel, frozen=True, extra="forbid"):
+    """A small network on all points of a pillar, as OpenPCDet has it."""
+
+    name: Literal["dynamic_pillar"]
+    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=4)]
+
+
+ReaderSettings = MeanReaderSettings | DynamicMeanReaderSettings | PillarReaderSettings | DynamicPillarReaderSettings
+
+
+class NeckSettings(BaseModel, frozen=True, extra="forbid"):
+    """The 2D network; one entry a stage."""
+
+    layers: tuple[Annotated[int, Field(ge=0, le=50)], ...] = Field(description="convolutions after the stage's first one")
+    strides: tuple[Literal[1, 2], ...] = Field(description="of the stage's first convolution")
+    channels: tuple[Channels, ...]
+    up_strides: tuple[float, ...] = Field(description="by which the stage's output is enlarged: 0.25, 0.5, 1, 2 or 4")
+    up_channels: tuple[Channels, ...]
+
+    @model_validator(mode="after")
+    def _one_entry_a_stage(self) -> "NeckSettings":
+        lengths = {name: len(getattr(self, name)) for name in type(self).model_fields}
+        if len(set(lengths.values())) != 1 or not self.layers:
+            raise ValueError(f"expected one entry a stage in each list, at least one, got {lengths}")
+        if not set(self.up_strides) <= {0.25, 0.5, 1, 2, 4}:
+            raise ValueError(f"up_strides: expected 0.25, 0.5, 1, 2 or 4, got {self.up_strides}")
+        down, sizes = 1.0, []
+        for stride, up in zip(self.strides, self.up_strides, strict=True):
+            down *= stride
+            sizes.append(down / up)
+        if len(set(sizes)) != 1:
+            raise ValueError(f"up_strides: expected outputs of one size, got strides {sizes} of the stages' outputs; change up_strides")
+        return self
+
+
+class HeadSettings(BaseModel, frozen=True, extra="forbid"):
+    """Tasks, each a list of classes that compete in non-maximum suppression; labels count through all of them."""
+
+    tasks: Annotated[tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...], Field(min_length=1, max_length=100)]
+    shared_channels: Channels = 64
+    branch_channels: Channels = 64
+    velocity: bool = True
+
+    @model_validator(mode="after")
+    def _different_classes(self) -> "HeadSettings":
+        names = [name for task in self.tasks for name in task]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"tasks: expected each class once, got {', '.join(repeated)} twice")
+        return self
+
+
+class RotatedNmsSettings(BaseModel, frozen=True, extra="forbid"):
+    """Overlap of boxes seen from above."""
+
+    name: Literal["rotated"]
+    iou_threshold: Annotated[float, Field(ge=0, le=1)] = 0.2
+    max_in: Count = Field(1000, description="boxes of a task that take part, the best")
+    max_out: Count = Field(83, description="boxes of a task that are kept, the best")
+
+
+class CircleNmsSettings(BaseModel, frozen=True, extra="forbid"):
+    """Distance of centres."""
+
+    name: Literal["circle"]
+    squared_radius: tuple[Metres, ...] = Field(description="square metres, one a task (det3d's and mmdetection3d's `min_radius`)")
+    max_out: Count = Field(83, description="boxes of a task that are kept, the best")
+
+
+NmsSettings = RotatedNmsSettings | CircleNmsSettings
+
+
+class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
+    """From maps to boxes."""
+
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    center_lower: Triple = Field(description="metres x y z, the network's frame: limits of the middle of a box")
+    center_upper: Triple
+    nms: Annotated[
+        Annotated[RotatedNmsSettings, Tag("rotated")] | Annotated[CircleNmsSettings, Tag("circle")], Discriminator(lambda v: _name(v))
+    ]
+    double_flip: bool = Field(False, description="detect in four mirrored views and average the maps: better and four times slower")
+
+
+class SecondStageSettings(BaseModel, frozen=True, extra="forbid"):
+    """Scores and boxes once more, from features at five points of each box."""
+
+    shared: tuple[Channels, Channels] = (256, 256)
+    score: tuple[Channels, Channels] = (256, 256)
+    box: tuple[Channels, Channels] = (256, 256)
+    features: Literal["head", "neck"] = Field("head", description="the map that is read: the head's shared one, or the neck's output")
+    with_box: bool = Field(True, description="the box and its score are features too")
+
+
+def _name(value: Any) -> str:
+    return str(value.get("name")) if isinstance(value, dict) else str(getattr(value, "name", None))
+
+
+class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
+    """CenterPoint: objects as points."""
+
+    name: Literal["centerpoint"]
+    frame: Literal["nuscenes_lidar", "ego"] = Field(description="in which the network was trained, see `perception.detection.frames`")
+    sweeps: Annotated[int, Field(ge=1, le=100)] = Field(10, description="sweeps of the lidar in one cloud, the key sweep included")
+    grid: GridSettings
+    reader: Annotated[
+        Annotated[MeanReaderSettings, Tag("mean")]
+        | Annotated[DynamicMeanReaderSettings, Tag("dynamic_mean")]
+        | Annotated[PillarReaderSettings, Tag("pillar")]
+        | Annotated[DynamicPillarReaderSettings, Tag("dynamic_pillar")],
+        Discriminator(_name),
+    ]
+    encoder_channels: tuple[Channels, Channels, Channels, Channels] | None = Field(
+        None, description="of the sparse encoder's four stages; none with pillars"
+    )
+    neck: NeckSettings
+    head: HeadSettings
+    decode: DecodeSettings
+    second_stage: SecondStageSettings | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "CenterPointSettings":
+        is_pillar = isinstance(self.reader, PillarReaderSettings | DynamicPillarReaderSettings)
+        if is_pillar != (self.encoder_channels is None):
+            expected = "no encoder_channels with pillars" if is_pillar else "encoder_channels with a reader of voxels"
+            raise ValueError(f"encoder_channels: expected {expected}, got {self.encoder_channels}")
+        nms = self.decode.nms
+        if isinstance(nms, CircleNmsSettings) and len(nms.squared_radius) != len(self.head.tasks):
+            raise ValueError(f"decode.nms.squared_radius: expected one a task, {len(self.head.tasks)}, got {len(nms.squared_radius)}")
+        return self
+
+
+class DetectorConfig(BaseModel, frozen=True, extra="forbid"):
+    """A detector's file: `detector:` and under it the settings of one detector."""
+
+    detector: CenterPointSettings
+
+
+def load_detector_config(path: Path | str) -> DetectorConfig:
+    """The settings in a YAML file, or in the one of this name that comes with the package ("centerpoint_pillar02").
+
+    Raises UsageError for a missing or broken file and for every key that does not fit.
+    """
+    path = Path(path)
+    if not path.suffix and not path.exists():
+        shipped = shipped_config(f"{path}.yaml")
+        path = shipped if shipped.is_file() else path
+    return load_config(path, DetectorConfig)

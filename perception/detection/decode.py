@@ -1,0 +1,141 @@
+"""From the head's maps to boxes: scores, limits, one of two kinds of non-maximum suppression, task by task.
+
+A box is a row of det3d's: x, y, z of the middle (m), width, length, height (m), velocity x, y (m/s), yaw r, clockwise and zero where the
+width lies along x and the front points to -y (`perception.core.borders.boxes_from_det3d`). Source: CenterPoint's `predict`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cuda_ops import nms_bev, nms_circle
+from perception.detection.grid import BevGrid
+from perception.detection.head import HeadMaps
+
+
+class Boxes(NamedTuple):
+    """Boxes of one sample: rows (N, 9) float32, scores (N,) float32, labels (N,) int64; tasks in order, in each the best first."""
+
+    rows: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class RotatedNms:
+    """Boxes seen from above: one whose overlap (IoU) with a better one is above the threshold is dropped.
+
+    max_in   boxes of a task that take part, the best
+    max_out  boxes of a task that are kept, the best
+    """
+
+    iou_threshold: float
+    max_in: int
+    max_out: int
+
+    def __call__(self, rows: Tensor, scores: Tensor, _task: int) -> Tensor:
+        """rows (N, 9), scores (N,) of one task, to the rows kept, best first."""
+        flat = rows[:, [0, 1, 4, 3, 8]]  # x, y, length, width, r
+        flat[:, 4] = -flat[:, 4] - torch.pi / 2
+        return nms_bev(flat, scores, self.iou_threshold, self.max_out)
+
+
+@dataclass(frozen=True)
+class CircleNms:
+    """Centres: one that is within the task's radius of a better one is dropped. squared_radius: square metres, per task."""
+
+    squared_radius: tuple[float, ...]
+    max_out: int
+    max_in: int | None = None
+
+    def __call__(self, rows: Tensor, scores: Tensor, task: int) -> Tensor:
+        """As `RotatedNms`."""
+        return nms_circle(rows[:, :2], scores, squared_radius=self.squared_radius[task], max_out=self.max_out)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What is needed to turn maps into boxes.
+
+    num_classes      per task; labels count through all tasks
+    score_threshold  a cell is a candidate when its score is above it
+    center_lower, center_upper  metres, x y z: limits of the middle of a box, borders included
+    """
+
+    grid: BevGrid
+    num_classes: tuple[int, ...]
+    nms: RotatedNms | CircleNms
+    score_threshold: float
+    center_lower: tuple[float, float, float]
+    center_upper: tuple[float, float, float]
+
+    def from_maps(self, maps: HeadMaps) -> list[Boxes]:
+        """One `Boxes` a sample, of maps that are there for all cells."""
+        scores = [task.heatmap.float().sigmoid() for task in maps.tasks]
+
+        def rows(task: int, sample: int, cells: Tensor) -> Tensor:
+            return decoded(maps.tasks[task].boxes[sample].flatten(1)[:, cells].t(), cells, maps.shared.shape[3], self.grid)
+
+        return self.from_scores(scores, rows)
+
+    def from_scores(self, scores: Sequence[Tensor], rows: Callable[[int, int, Tensor], Tensor]) -> list[Boxes]:
+        """scores: per task (B, classes, H, W); rows(task, sample, cells (N,)) gives the boxes (N, 9) of cells y * W + x.
+
+        It is asked for candidates only.
+        """
+        samples = []
+        for sample in range(len(scores[0])):
+            parts = [self._task(task, maps[sample], lambda cells, t=task, s=sample: rows(t, s, cells)) for task, maps in enumerate(scores)]
+            samples.append(Boxes(*(torch.cat(columns) for columns in zip(*parts, strict=True))))
+        return samples
+
+    def _task(self, task: int, scores: Tensor, rows_at: Callable[[Tensor], Tensor]) -> Boxes:
+        """Boxes of one task of one sample; scores (classes, H, W)."""
+        best, label = scores.flatten(1).max(dim=0)  # (H * W,); the first of equal classes
+        cells = (best > self.score_threshold).nonzero()[:, 0]
+        cells = cells[best[cells].argsort(descending=True, stable=True)]  # (N,)
+        rows, cells = self._rows(cells, rows_at)
+        score = best[cells]
+        keep = self.nms(rows, score, task)
+        return Boxes(rows[keep], score[keep], label[cells[keep]] + sum(self.num_classes[:task]))
+
+    def _rows(self, cells: Tensor, rows_at: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Boxes within the limits, and their cells: of all candidates, or of as many of the best as suppression takes."""
+        most = self.nms.max_in
+        if most is None or len(cells) <= most:
+            rows = rows_at(cells)
+            is_inside = self._is_inside(rows)
+            return rows[is_inside], cells[is_inside]
+        found, places, count = [], [], 0
+        for part in cells.split(most):  # the others need not be looked at
+            rows, part = self._rows(part, rows_at)
+            found.append(rows)
+            places.append(part)
+            count += len(part)
+            if count >= most:
+                break
+        return torch.cat(found)[:most], torch.cat(places)[:most]
+
+    def _is_inside(self, rows: Tensor) -> Tensor:
+        lower, upper = rows.new_tensor(self.center_lower), rows.new_tensor(self.center_upper)
+        return ((rows[:, :3] >= lower) & (rows[:, :3] <= upper)).all(dim=1)
+
+
+def decoded(branches: Tensor, cells: Tensor, width: int, grid: BevGrid) -> Tensor:
+    """Rows (N, 9) of the stacked branches (N, 8 or 10) at cells (N,) = y * width + x. Without a velocity branch it is 0."""
+    branches = branches.float()
+    return boxes_of(branches[:, :3], branches[:, 3:6].exp(), branches[:, 6:8], branches[:, 8:10], cells, width, grid)
+
+
+def boxes_of(offset_height: Tensor, size: Tensor, heading: Tensor, velocity: Tensor, cells: Tensor, width: int, grid: BevGrid) -> Tensor:
+    """Rows (N, 9) of offset and height (N, 3), size (N, 3) in metres, sine and cosine (N, 2) and velocity (N, 2) or (N, 0)."""
+    offset, height = offset_height[:, :2], offset_height[:, 2:]
+    xy = torch.stack([cells % width, cells // width], dim=1)  # (N, 2)
+    size_x, size_y, _ = grid.voxels.voxel_size
+    xy = (xy + offset) * grid.stride * offset.new_tensor([size_x, size_y]) + offset.new_tensor(grid.voxels.lower[:2])
+    velocity = velocity if velocity.shape[1] else torch.zeros_like(offset)
+    yaw = torch.atan2(heading[:, :1], heading[:, 1:])
+    return torch.cat([xy, height, size, velocity, yaw], dim=1)

@@ -1,0 +1,165 @@
+"""A detector: a lidar cloud in, objects in the ego frame out."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.core.borders import boxes_from_det3d
+from perception.core.classes import NUSCENES_DETECTION, ClassSet
+from perception.core.detections import Detections
+from perception.core.errors import DataError, UsageError
+from perception.core.pointcloud import PointCloud
+from perception.core.transform import Transform
+from perception.detection.build import build_decoder, build_network
+from perception.detection.center_point import CenterPoint
+from perception.detection.clock import Profile, StageClock
+from perception.detection.config import CenterPointSettings, DetectorConfig, load_detector_config
+from perception.detection.decode import Boxes
+from perception.detection.frames import network_mounting
+from perception.detection.inference import InferenceNetwork
+from perception.detection.weights import load_state, read_weights
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+class Detector:
+    """A network that is ready to detect. Results are the same in every run and on any number of threads.
+
+    classes  of its detections: nuScenes' ten where all of the network's are among them, else the network's own
+    sweeps   how many sweeps of the lidar it expects in a cloud
+    """
+
+    def __init__(self, network: CenterPoint, settings: CenterPointSettings, *, device: str = "cpu", dtype: Dtype = "float32") -> None:
+        """network: trained, as `build_network` makes it; it is copied. See `from_config`."""
+        self._device, self._settings, self.sweeps = _device(device, dtype), settings, settings.sweeps
+        names = tuple(name for task in settings.head.tasks for name in task)
+        self.classes = NUSCENES_DETECTION if set(names) <= set(NUSCENES_DETECTION) else ClassSet(names)
+        self._label = self.classes.labels_from(ClassSet(names))
+        self._clock = StageClock(torch.cuda.synchronize if self._device.type == "cuda" else None)
+        self._columns = network.reader.point_columns
+        second = settings.second_stage
+        self._network = InferenceNetwork(
+            network,
+            build_decoder(settings),
+            device=self._device,
+            dtype=getattr(torch, dtype),
+            double_flip=settings.decode.double_flip,
+            second_reads="head" if second is None else second.features,
+        )
+
+    @classmethod
+    def from_config(
+        cls,
+        config: DetectorConfig | Path | str,
+        *,
+        weights: Path | str | Mapping[str, Tensor] | None = None,
+        seed: int | None = None,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        backend: str = "native",
+    ) -> "Detector":
+        """A detector from its settings.
+
+        config   settings, their file, or the name of a file that comes with the package ("centerpoint_voxel0075")
+        weights  a safetensors file, or tensors by name; every one must fit
+        seed     random weights in place of trained ones, for measurements and tests
+        device   "cpu", "cuda", "cuda:1"
+        dtype    of the network; float16 and bfloat16 on a GPU only
+        backend  of sparse convolutions: see `perception.detection.sparse_backends`
+        Raises UsageError for settings, devices or numbers that do not fit, CheckpointError for weights that do not.
+        """
+        settings = (config if isinstance(config, DetectorConfig) else load_detector_config(config)).detector
+        if (weights is None) == (seed is None):
+            raise UsageError(
+                "detector: expected either weights or a seed for random ones, got " + ("neither" if weights is None else "both")
+            )
+        _device(device, dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed or 0)
+            network = build_network(settings, backend=backend)
+        if weights is not None:
+            is_file = isinstance(weights, Path | str)
+            load_state(network, read_weights(Path(weights)) if is_file else weights, where=str(weights) if is_file else "weights")
+        return cls(network, settings, device=device, dtype=dtype)
+
+    def detect(self, cloud: PointCloud | np.ndarray, lidar_to_ego: Transform) -> Detections:
+        """Objects in the ego frame, task after task, in each the best first.
+
+        cloud         in the lidar's own frame: a `PointCloud` of `sweeps` sweeps, or (N, C) float32 with the columns that the network reads
+        lidar_to_ego  how the lidar is mounted
+        Points with a number that is NaN or infinite are left out, and so are boxes with one or with a size that is not above zero. A
+        cloud without points in range gives no error. Raises DataError for a wrong shape.
+        """
+        return self.detect_many([cloud], [lidar_to_ego])[0]
+
+    def detect_many(self, clouds: Sequence[PointCloud | np.ndarray], lidar_to_ego: Sequence[Transform]) -> list[Detections]:
+        """`detect` for several clouds in one pass; the same up to rounding."""
+        if len(clouds) != len(lidar_to_ego):
+            raise DataError(f"detect_many: expected a transform a cloud, got {len(clouds)} clouds and {len(lidar_to_ego)} transforms")
+        if not clouds:
+            return []
+        with self._clock.stage("prepare"):
+            mountings = [network_mounting(self._settings.frame, transform) for transform in lidar_to_ego]
+            points = [self._points(cloud, move) for cloud, (move, _) in zip(clouds, mountings, strict=True)]
+        boxes = self._network(points, self._clock)
+        with self._clock.stage("results"):
+            results = [self._detections(found, back) for found, (_, back) in zip(boxes, mountings, strict=True)]
+        self._clock.count(len(clouds))
+        return results
+
+    def detect_rows(self, cloud: PointCloud | np.ndarray) -> Boxes:
+        """What the network itself says of a cloud in the frame it was trained in: det3d rows, see `perception.detection.decode`."""
+        return self._network([self._points(cloud, None)], StageClock())[0]
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Count the time of a block, reading the cloud say, with that of the frame."""
+        return self._clock.stage(name)
+
+    def profile(self, *, reset: bool = False) -> Profile:
+        """Seconds by stage of all frames so far; `reset` begins anew."""
+        profile = self._clock.profile()
+        if reset:
+            self._clock.reset()
+        return profile
+
+    def _points(self, cloud: PointCloud | np.ndarray, lidar_to_network: Transform | None) -> Tensor:
+        points = cloud.points if isinstance(cloud, PointCloud) else np.asarray(cloud)
+        if points.ndim != 2 or points.shape[1] != self._columns:
+            raise DataError(f"cloud: expected shape (N, {self._columns}), the columns that this network reads, got {points.shape}")
+        points = points.astype(np.float32, copy=False)
+        is_finite = np.isfinite(points).all(axis=1)
+        points = points if is_finite.all() else points[is_finite]
+        if lidar_to_network is not None:
+            points = points.copy()
+            points[:, :3] = lidar_to_network.apply(points[:, :3])
+        return torch.from_numpy(np.ascontiguousarray(points)).to(self._device)
+
+    def _detections(self, boxes: Boxes, network_to_ego: Transform) -> Detections:
+        rows, scores, labels = (column.cpu().numpy() for column in boxes)
+        rows, scores = rows.astype(np.float64), scores.astype(np.float64)
+        is_sound = np.isfinite(rows[:, [0, 1, 2, 3, 4, 5, 8]]).all(axis=1) & (rows[:, 3:6] > 0).all(axis=1) & np.isfinite(scores)
+        rows, scores, labels = rows[is_sound], scores[is_sound], labels[is_sound]
+        rows[:, 6:8] = np.where(np.isfinite(rows[:, 6:8]), rows[:, 6:8], np.nan) if self._settings.head.velocity else np.nan
+        return Detections(boxes_from_det3d(rows).transformed(network_to_ego), self._label[labels], scores, self.classes)
+
+
+def _device(device: str, dtype: str) -> torch.device:
+    """The torch device. UsageError where there is none, or where it does not compute in `dtype`."""
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise UsageError(f"dtype: expected float32, float16 or bfloat16, got {dtype!r}")
+    with contextlib.suppress(RuntimeError):
+        found = torch.device(device)
+        if found.type == "cpu":
+            if dtype != "float32":
+                raise UsageError(f"dtype: expected float32 on the CPU, got {dtype}; {dtype} needs device='cuda'")
+            return found
+        if found.type == "cuda" and torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count():
+            return found
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    raise UsageError(f"device: expected cpu{f' or cuda (there are {count})' if count else ''}, got {device!r}; no such device here")

@@ -1,0 +1,86 @@
+"""CenterPoint's head: per task a heat map of centres, and at every cell the rest of the box. Source: CenterPoint, section 4."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from perception.detection.layers import ConvNormRelu
+
+# Regression branches and their channels, in the order in which they are stacked. Boxes are det3d's: see `decode`.
+BRANCHES = {"offset": 2, "height": 1, "log_size": 3, "heading": 2, "velocity": 2}
+_NORM = {"eps": 1e-5, "momentum": 0.1}
+_FIRST_LOGIT = -2.19  # of an untrained heat map, a score of 0.1: most cells are empty
+
+
+class TaskMaps(NamedTuple):
+    """What the head says for one task.
+
+    heatmap  (B, classes of the task, H, W)  logits of the scores
+    boxes    (B, 8 or 10, H, W)  the branches, stacked in the order of `BRANCHES`: offset of the centre in its cell x, y (cells); height of
+             the centre (m); log of width, length, height; sine and cosine of det3d's yaw; velocity x, y (m/s) where the head has it
+    """
+
+    heatmap: Tensor
+    boxes: Tensor
+
+
+class HeadMaps(NamedTuple):
+    """shared (B, C, H, W), the features that all tasks read; tasks, one `TaskMaps` each."""
+
+    shared: Tensor
+    tasks: tuple[TaskMaps, ...]
+
+
+class Branch(nn.Module):
+    """Two convolutions: `hidden` with normalisation and ReLU, and `out`."""
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.hidden = ConvNormRelu(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), **_NORM)
+        self.out = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x))
+
+
+class CenterHead(nn.Module):
+    """A shared convolution, then the branches of each task.
+
+    num_classes  per task
+    velocity     whether boxes have one
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: Sequence[int], *, shared_channels: int = 64, branch_channels: int = 64, velocity: bool = True
+    ) -> None:
+        super().__init__()
+        self.branches = {name: channels for name, channels in BRANCHES.items() if velocity or name != "velocity"}
+        self.num_classes = tuple(num_classes)
+        self.shared_channels = shared_channels
+        self.shared = ConvNormRelu(nn.Conv2d(in_channels, shared_channels, 3, padding=1), **_NORM)
+        self.tasks = nn.ModuleList(
+            nn.ModuleDict({name: Branch(shared_channels, branch_channels, c) for name, c in (self.branches | {"heatmap": count}).items()})
+            for count in self.num_classes
+        )
+        self._initialise()
+
+    def forward(self, features: Tensor) -> HeadMaps:
+        """(B, C, H, W) to maps of the same height and width."""
+        shared = self.shared(features)  # (B, shared_channels, H, W)
+        tasks = []
+        for task in self.tasks:
+            boxes = torch.cat([task[name](shared) for name in self.branches], dim=1)  # type: ignore[index]
+            tasks.append(TaskMaps(task["heatmap"](shared), boxes))  # type: ignore[index]
+        return HeadMaps(shared, tuple(tasks))
+
+    def _initialise(self) -> None:
+        for task in self.tasks:
+            for name, branch in task.items():  # type: ignore[operator]
+                if name == "heatmap":
+                    nn.init.constant_(branch.out.bias, _FIRST_LOGIT)
+                    continue
+                for conv in (branch.hidden.conv, branch.out):
+                    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                    nn.init.zeros_(conv.bias)

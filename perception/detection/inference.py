@@ -1,0 +1,89 @@
+"""A trained network made ready to detect: folded, laid out for speed, its head lazy."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from perception.detection.center_point import CenterPoint
+from perception.detection.clock import StageClock
+from perception.detection.decode import Boxes, Decoder, decoded
+from perception.detection.flip import NUM_VIEWS, merged_boxes, mirrored
+from perception.detection.fold import folded
+from perception.detection.lazy_head import LazyHead
+from perception.detection.pillar_readers import PillarReader
+from perception.detection.readers import MeanReader
+from perception.detection.second_stage import refined
+
+
+class InferenceNetwork:
+    """Points to boxes, in the network's frame.
+
+    network       trained; it is copied
+    double_flip   see `perception.detection.flip`
+    second_reads  the map that the second stage reads: "head" or "neck"
+    dtype         of all but the reader and the boxes, which are float32
+    """
+
+    def __init__(
+        self,
+        network: CenterPoint,
+        decoder: Decoder,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        double_flip: bool = False,
+        second_reads: str = "head",
+    ) -> None:
+        network = folded(network).to(device).requires_grad_(False)
+        self.reader = network.reader
+        self.encoder, self.neck, self.head = network.encoder.to(dtype), network.neck.to(dtype), network.head.to(dtype)
+        self.lazy_head = LazyHead(self.head)
+        for part in (self.neck, self.head, self.lazy_head):
+            for layer in part.modules():
+                if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.second_stage = None if network.second_stage is None else network.second_stage.to(dtype)
+        self.decoder, self.dtype, self.double_flip, self.second_reads = decoder, dtype, double_flip, second_reads
+
+    @torch.inference_mode()
+    def __call__(self, clouds: Sequence[Tensor], clock: StageClock) -> list[Boxes]:
+        """clouds: one (N, columns) float32 a sample on the network's device."""
+        with clock.stage("voxelize"):
+            views = mirrored(clouds) if self.double_flip else clouds
+            voxels = self.reader.voxelize(views, self._view_limits(len(clouds)))
+        with clock.stage("reader"):
+            features = self.reader(voxels)
+            features = features._replace(features=features.features.to(self.dtype))
+        with clock.stage("encoder"):
+            bev = self.encoder(features)  # (B, C, H, W)
+        with clock.stage("neck"):
+            neck = self.neck(bev)
+        boxes, shared = self._flipped(neck, clock) if self.double_flip else self._plain(neck, clock)
+        if self.second_stage is not None:
+            with clock.stage("second"):
+                boxes = refined(self.second_stage, neck if self.second_reads == "neck" else shared, boxes, self.decoder.grid)
+        return boxes
+
+    def _plain(self, neck: Tensor, clock: StageClock) -> tuple[list[Boxes], Tensor]:
+        with clock.stage("head"):
+            shared, logits = self.lazy_head.heatmaps(neck)
+        with clock.stage("boxes"):
+
+            def rows(task: int, sample: int, cells: Tensor) -> Tensor:
+                return decoded(self.lazy_head.branches(shared, task, sample, cells), cells, shared.shape[3], self.decoder.grid)
+
+            return self.decoder.from_scores([task.float().sigmoid() for task in logits], rows), shared
+
+    def _flipped(self, neck: Tensor, clock: StageClock) -> tuple[list[Boxes], Tensor]:
+        with clock.stage("head"):
+            maps = self.head(neck)
+        with clock.stage("boxes"):
+            return merged_boxes(self.decoder, maps), maps.shared[::NUM_VIEWS]
+
+    def _view_limits(self, samples: int) -> list[int] | None:
+        """Limits of voxels of the four views: the mirrored ones have that of training, as published."""
+        if not (self.double_flip and isinstance(self.reader, MeanReader | PillarReader)):
+            return None
+        limit = self.reader.limit
+        return [limit.max_voxels, *[limit.max_voxels_training] * (NUM_VIEWS - 1)] * samples

@@ -1,0 +1,21 @@
+"""The layer that all dense parts are made of."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvNormRelu(nn.Module):
+    """A convolution, batch normalisation and ReLU. `fold` (see `perception.detection.fold`) turns the first two into one.
+
+    conv      nn.Conv2d or nn.ConvTranspose2d
+    eps, momentum  of the normalisation; momentum in torch's meaning
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, *, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm: nn.Module = nn.BatchNorm2d(conv.out_channels, eps=eps, momentum=momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H', W')."""
+        return F.relu(self.norm(self.conv(x)), inplace=True)

@@ -1,0 +1,81 @@
+"""The head at inference: heat maps everywhere, the rest of a box only at the cells that are asked for.
+
+A trained heat map passes a few hundred of 16,384 cells; five of six branches need not be computed for the others. The result is the
+dense head's but for rounding.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cuda_ops import sparse_conv
+from perception.detection.head import CenterHead
+
+
+class LazyHead(nn.Module):
+    """A folded `CenterHead` (see `perception.detection.fold`), its branches stacked so that few large convolutions do the work."""
+
+    def __init__(self, head: CenterHead) -> None:
+        super().__init__()
+        self.shared, self.num_classes = head.shared, head.num_classes
+        tasks: list[nn.ModuleDict] = list(head.tasks)  # type: ignore[arg-type]
+        hidden, out = _stacked([task["heatmap"] for task in tasks])
+        self.heat_hidden, self.heat_out = _plain_conv(*hidden), _plain_conv(*out)
+        for number, task in enumerate(tasks):
+            hidden, out = _stacked([task[name] for name in head.branches])
+            for name, (weight, bias) in (("hidden", hidden), ("out", out)):
+                # As a sparse convolution over the cells of the map: (C_out, 1, 3, 3, C_in)
+                self.register_buffer(f"{name}_weight_{number}", weight.permute(0, 2, 3, 1)[:, None].contiguous())
+                self.register_buffer(f"{name}_bias_{number}", bias.contiguous())
+
+    def heatmaps(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The shared map (B, C, H, W), and per task the logits (B, classes, H, W)."""
+        shared = self.shared(features)
+        logits = self.heat_out(F.relu(self.heat_hidden(shared), inplace=True))  # (B, all classes, H, W)
+        return shared, logits.split(self.num_classes, dim=1)
+
+    def branches(self, shared: Tensor, task: int, sample: int, cells: Tensor) -> Tensor:
+        """The stacked branches (N, 8 or 10) of a task at cells (N,) = y * W + x of a sample."""
+        channels, height, width = shared.shape[1:]
+        rows = shared[sample].permute(1, 2, 0).reshape(height * width, channels)  # a view where channels lie side by side
+        near = _neighbours(cells, height, width)  # (N, 9): the cells of the hidden layer that are needed
+        is_there = near >= 0
+        hidden_cells, place = near[is_there].unique(return_inverse=True)
+        table = torch.full(near.shape, -1, dtype=torch.int32, device=near.device)
+        table[is_there] = place.int()
+        weight, bias = self._weights("hidden", task)
+        hidden = sparse_conv(rows, weight, _neighbours(hidden_cells, height, width).int(), bias=bias, relu=True)
+        weight, bias = self._weights("out", task)
+        return sparse_conv(hidden, weight, table, bias=bias)
+
+    def _weights(self, name: str, task: int) -> tuple[Tensor, Tensor]:
+        return self.get_buffer(f"{name}_weight_{task}"), self.get_buffer(f"{name}_bias_{task}")
+
+
+def _neighbours(cells: Tensor, height: int, width: int) -> Tensor:
+    """(N, 9) the cells under a 3 x 3 kernel around each, row by row; -1 outside."""
+    step = torch.arange(-1, 2, device=cells.device)
+    y, x = (cells // width)[:, None] + step.repeat_interleave(3), (cells % width)[:, None] + step.repeat(3)
+    return torch.where((y >= 0) & (y < height) & (x >= 0) & (x < width), y * width + x, -1)
+
+
+def _stacked(branches: list[Any]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Weight and bias of all hidden convolutions as one, and of all last ones as one that keeps the branches apart."""
+    hidden = [branch.hidden.conv for branch in branches]
+    out = [branch.out for branch in branches]
+    weight, bias = torch.cat([conv.weight for conv in hidden]), torch.cat([conv.bias for conv in hidden])
+    apart = torch.cat([conv.weight.new_zeros((len(conv.weight), len(weight), 3, 3)) for conv in out])
+    row = column = 0
+    for first, conv in zip(hidden, out, strict=True):
+        rows, columns = len(conv.weight), len(first.weight)
+        apart[row : row + rows, column : column + columns] = conv.weight.detach()
+        row, column = row + rows, column + columns
+    return (weight.detach(), bias.detach()), (apart, torch.cat([conv.bias for conv in out]).detach())
+
+
+def _plain_conv(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")  # no random numbers are drawn
+    conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+    return conv

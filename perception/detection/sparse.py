@@ -1,0 +1,125 @@
+"""Sparse convolutions: features at occupied sites of a 3D grid, and the two layers that work on them.
+
+Who the neighbours of a site are is found once for each set of sites and kernel and kept with the tensor, for the layers that follow.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.detection.sparse_backends import backend_of
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SparseTensor:
+    """Features at sites.
+
+    features    (N, C)
+    coords      (N, 4) int32  batch, z, y, x; each site once
+    shape       cells along z, y, x
+    batch_size  samples, those without a site included
+    backend     "native", "spconv" or "dense", see `sparse_backends`
+    tables      what has been found out about the sites: shared by all tensors of the same sites
+    """
+
+    features: Tensor
+    coords: Tensor
+    shape: tuple[int, int, int]
+    batch_size: int
+    backend: str = "native"
+    tables: dict[Any, Any] = field(default_factory=dict)
+
+    def with_features(self, features: Tensor) -> "SparseTensor":
+        """Other features at the same sites."""
+        return replace(self, features=features)
+
+    def dense(self) -> Tensor:
+        """(B, C, Z, Y, X), zero where there is no site; in memory the channels of a cell lie side by side."""
+        channels = self.features.shape[1]
+        out = self.features.new_zeros((self.batch_size, *self.shape, channels))
+        b, z, y, x = self.coords.long().unbind(dim=1)
+        out = out.index_put((b, z, y, x), self.features)
+        return out.permute(0, 4, 1, 2, 3)
+
+    def __repr__(self) -> str:
+        return f"SparseTensor({len(self.coords)} sites of {self.batch_size} x {self.shape}, {self.features.shape[1]} channels)"
+
+
+class _SparseConv(nn.Module):
+    """weight (C_out, kz, ky, kx, C_in) and, where asked for, bias (C_out,)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int, int], *, bias: bool) -> None:
+        super().__init__()
+        self.kernel_size = (kernel_size, kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        self.weight = nn.Parameter(torch.empty(out_channels, *self.kernel_size, in_channels))
+        self.bias: Tensor | None
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels))
+        else:
+            self.register_parameter("bias", None)
+        bound = 1 / math.sqrt(in_channels * math.prod(self.kernel_size))
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @property
+    def out_channels(self) -> int:
+        return len(self.weight)
+
+
+class SubMConv3d(_SparseConv):
+    """Outputs at the sites of the inputs only (submanifold); the kernel is odd and centred."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int, int] = 3, *, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, bias=bias)
+
+    def forward(self, x: SparseTensor, *, residual: Tensor | None = None, relu: bool = False) -> SparseTensor:
+        """residual (N, C_out) is added after the bias; then, with `relu`, negative numbers become 0."""
+        return x.with_features(backend_of(x).submanifold(x, self.weight, self.bias, residual, relu))
+
+
+class SparseConv3d(_SparseConv):
+    """An output wherever the kernel touches an input. Outputs come by batch, z, y, x.
+
+    stride, padding  along z, y, x, or one number for all three
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int, int] = 3,
+        stride: int | tuple[int, int, int] = 1,
+        padding: int | tuple[int, int, int] = 0,
+        *,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, bias=bias)
+        self.stride = (stride, stride, stride) if isinstance(stride, int) else stride
+        self.padding = (padding, padding, padding) if isinstance(padding, int) else padding
+
+    def forward(self, x: SparseTensor, *, residual: Tensor | None = None, relu: bool = False) -> SparseTensor:
+        """As `SubMConv3d.forward`."""
+        features, coords, shape = backend_of(x).strided(x, self.weight, self.bias, self.stride, self.padding, residual, relu)
+        return SparseTensor(features, coords, shape, x.batch_size, x.backend)
+
+
+class SparseConvNormRelu(nn.Module):
+    """A sparse convolution, batch normalisation over the sites, and ReLU; `fold` (see `perception.detection.fold`) makes them one step."""
+
+    def __init__(self, conv: SubMConv3d | SparseConv3d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm: nn.Module = nn.BatchNorm1d(conv.out_channels, eps=1e-3, momentum=0.01)
+
+    def forward(self, x: SparseTensor, residual: Tensor | None = None) -> SparseTensor:
+        """residual (N, C_out) is added before the ReLU."""
+        if isinstance(self.norm, nn.Identity):
+            return self.conv(x, residual=residual, relu=True)
+        x = self.conv(x)
+        features = self.norm(x.features)
+        return x.with_features(F.relu(features if residual is None else features + residual))

@@ -1,0 +1,30 @@
+import pytest
+import torch
+
+from perception.detection.fold import folded
+from perception.detection.head import CenterHead
+from perception.detection.lazy_head import LazyHead
+from tests.detection.small import livened
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["velocity", "no velocity"])
+def heads(request: pytest.FixtureRequest) -> tuple[CenterHead, LazyHead]:
+    head = CenterHead(12, (1, 2, 2), shared_channels=8, branch_channels=6, velocity=request.param)
+    head.load_state_dict(livened(head.state_dict()))
+    return head.eval(), LazyHead(folded(head))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_it_is_the_dense_head(heads, layout):
+    dense, lazy = heads
+    features = torch.randn((2, 12, 9, 7)).to(memory_format=layout)
+    maps = dense(features)
+    shared, logits = lazy.heatmaps(features)
+    torch.testing.assert_close(shared, maps.shared, rtol=1e-4, atol=1e-5)
+    for task, (found, expected) in enumerate(zip(logits, maps.tasks, strict=True)):
+        torch.testing.assert_close(found, expected.heatmap, rtol=1e-4, atol=1e-5)
+        for cells in (torch.arange(63), torch.tensor([62, 0, 30]), torch.zeros(0, dtype=torch.int64)):  # corners, order, none
+            for sample in range(2):
+                branches = lazy.branches(shared, task, sample, cells)
+                torch.testing.assert_close(branches, expected.boxes[sample].flatten(1)[:, cells].t(), rtol=1e-4, atol=1e-5)
