@@ -403,27 +403,6 @@ def _head(meta: dict[str, Any] | None) -> bytes:
         raise DataError("meta: expected an object with use_lidar, use_camera, ..., got one nested too deep") from None
 
 
-def attributes_by_speed(detections: Detections) -> np.ndarray:
-    """(N,) str nuScenes attribute of each object by its class and whether it moves faster than 0.2 m/s; an unknown speed is none.
-
-    Source: CenterPoint (det3d `nusc_common.py`), which also gives barriers and traffic cones one, by mistake: here they have none ("").
-    """
-    with np.errstate(invalid="ignore"):
-        is_moving = np.hypot(*detections.boxes.velocity.T) > 0.2
-    table = np.array([_BY_SPEED.get(name, ("", "")) for name in detections.classes], dtype=np.str_).reshape(-1, 2)
-    attributes: np.ndarray = table[detections.label, is_moving.astype(int)]
-    return attributes
-
-
-_VEHICLE, _CYCLE = ("vehicle.parked", "vehicle.moving"), ("cycle.without_rider", "cycle.with_rider")
-_BY_SPEED = {
-    **dict.fromkeys(("car", "truck", "trailer", "construction_vehicle"), _VEHICLE),
-    "bus": ("vehicle.stopped", "vehicle.moving"),
-    **dict.fromkeys(("bicycle", "motorcycle"), _CYCLE),
-    "pedestrian": ("pedestrian.standing", "pedestrian.moving"),
-}
-
-
 def best_boxes(objects: Objects) -> Objects:
     """The 500 objects of a sample with the highest scores, in the given order: more are not allowed. Ties go to the first."""
     return objects if len(objects) <= MAX_BOXES else objects[np.sort(np.argsort(-objects.score, kind="stable")[:MAX_BOXES])]

@@ -8,20 +8,20 @@ from perception.core.errors import UsageError
 from perception.core.frame import Frame
 from perception.core.pointcloud import PointCloud
 from perception.core.transform import Transform
+from perception.detection.attributes import attributes_of
 from perception.drives.sweeps import accumulate_sweeps
-from perception.evaluation.submission import attributes_by_speed
 from perception.tracking import Tracker
 
 
 class Detector(Protocol):
     """What the pipeline asks of a detector: points of one moment in, objects out. It keeps nothing from one frame to the next.
 
-    num_sweeps  turns of the lidar, the key sweep included, that its clouds hold (`accumulate_sweeps`)
-    detect      a cloud in the lidar frame and how the lidar is mounted -> Detections in the EGO frame, velocities over ground
+    sweeps  turns of the lidar, the key sweep included, that its clouds hold (`accumulate_sweeps`)
+    detect  a cloud in the lidar frame and how the lidar is mounted -> Detections in the EGO frame, velocities over ground
     """
 
     @property
-    def num_sweeps(self) -> int: ...
+    def sweeps(self) -> int: ...
 
     def detect(self, cloud: PointCloud, lidar_to_ego: Transform) -> Detections: ...
 
@@ -53,7 +53,7 @@ class Pipeline:
 
     def __init__(self, detector: Detector, tracker: Tracker | None = None, *, num_sweeps: int | None = None) -> None:
         self.detector, self.tracker = detector, tracker
-        self.num_sweeps = detector.num_sweeps if num_sweeps is None else num_sweeps
+        self.num_sweeps = detector.sweeps if num_sweeps is None else num_sweeps
         if not isinstance(self.num_sweeps, int) or isinstance(self.num_sweeps, bool) or self.num_sweeps < 1:
             raise UsageError(f"num_sweeps: expected 1 or more, the key sweep included, got {self.num_sweeps!r}")
 
@@ -71,7 +71,8 @@ class Pipeline:
         """The objects in a frame's cloud, in the global frame; those without an attribute get one by their speed."""
         detections = self.detector.detect(read, frame.lidar_to_ego).transformed(frame.ego_to_global)
         if detections.attribute is None:
-            detections = replace(detections, attribute=attributes_by_speed(detections))
+            attribute = attributes_of(detections.classes, detections.label, detections.boxes.velocity)
+            detections = replace(detections, attribute=attribute)
         return detections
 
     def reset(self) -> None:

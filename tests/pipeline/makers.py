@@ -23,7 +23,7 @@ class ClumpDetector:
     objects, and it keeps nothing between frames.
     """
 
-    num_sweeps: int = 1
+    sweeps: int = 1
     seconds: float = 0.0  # that a frame takes
 
     def detect(self, cloud: PointCloud, lidar_to_ego: Transform) -> Detections:

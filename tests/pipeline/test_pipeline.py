@@ -7,7 +7,6 @@ import pytest
 
 import perception
 from perception.core import UsageError
-from perception.evaluation import attributes_by_speed
 from perception.pipeline import Pipeline
 from perception.tracking import build_tracker
 from tests.pipeline.makers import ClumpDetector, SyntheticDrive
@@ -15,7 +14,7 @@ from tests.pipeline.makers import ClumpDetector, SyntheticDrive
 
 def test_a_drive_streams_frame_by_frame_into_tracks():
     drive = SyntheticDrive(num_frames=5)
-    pipeline = perception.Pipeline(ClumpDetector(num_sweeps=2), build_tracker())
+    pipeline = perception.Pipeline(ClumpDetector(sweeps=2), build_tracker())
     for number, frame in enumerate(drive):
         tracks = pipeline.step(frame)
         order = np.argsort(tracks.boxes.center[:, 0])
@@ -34,7 +33,7 @@ def test_reset_begins_another_drive():
 @pytest.mark.parametrize(("asked", "given", "turns"), [(1, None, 1), (3, None, 3), (3, 2, 2)])
 def test_clouds_hold_the_sweeps_that_the_detector_or_the_caller_asks_for(asked, given, turns):
     frame = SyntheticDrive(num_frames=5)[4]
-    cloud = Pipeline(ClumpDetector(num_sweeps=asked), num_sweeps=given).read(frame)
+    cloud = Pipeline(ClumpDetector(sweeps=asked), num_sweeps=given).read(frame)
     assert len(np.unique(cloud.points[:, 4])) == turns
 
 
@@ -58,7 +57,6 @@ def test_detections_get_attributes_by_their_speed():
     assert set(one.detect(frame, one.read(frame)).attribute) == {"vehicle.parked"}  # the speed is unknown
     found = two.detect(frame, two.read(frame))
     assert set(found.attribute) == {"vehicle.moving"}
-    assert attributes_by_speed(found).tolist() == found.attribute.tolist()
 
 
 def test_the_frames_of_a_pipeline_do_not_depend_on_how_far_apart_they_are_asked_for():

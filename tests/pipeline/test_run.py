@@ -383,7 +383,7 @@ SCRIPT = textwrap.dedent("""
     from perception.tracking import build_tracker
     from tests.pipeline.makers import ClumpDetector
     drives = NuScenes(sys.argv[1]).drives()
-    run_drives(drives, ClumpDetector(num_sweeps=2, seconds=0.002), build_tracker(), Path(sys.argv[2]), options=Options(resume=True))
+    run_drives(drives, ClumpDetector(sweeps=2, seconds=0.002), build_tracker(), Path(sys.argv[2]), options=Options(resume=True))
 """)
 
 
@@ -420,7 +420,7 @@ def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
 class SameDetections:
     """The same three objects whatever the points."""
 
-    num_sweeps: int = 2
+    sweeps: int = 2
     found: Detections = field(default_factory=lambda: Pipeline(ClumpDetector()).detect(drive := SyntheticDrive()[0], drive.cloud))
 
     def detect(self, cloud, lidar_to_ego):  # noqa: ARG002
