@@ -65,16 +65,20 @@ class Identity:
 class Record:
     """The state of a run, kept in its folder.
 
-    by_drive  of each finished drive its counts and a hash of its frames (tokens, times, poses)
-    failed    name -> what went wrong with a drive
-    seconds   per stage, over all drives and all calls
+    by_drive    of each finished drive its counts and a hash of its frames (tokens, times, poses)
+    failed      name -> what went wrong with a drive
+    earlier     seconds per stage of the calls before this one
+    call        of this one, a dict that grows
+    started_us  when each finished drive was begun; like the seconds no two runs share it
     """
 
     out: Path
     identity: Identity
     by_drive: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    earlier: dict[str, float] = field(default_factory=dict)
+    call: dict[str, float] = field(default_factory=dict)
+    started_us: dict[str, int] = field(default_factory=dict)
     is_complete: bool = False
 
     @classmethod
@@ -100,10 +104,11 @@ class Record:
         old = _read(path)
         if difference := _first_difference(_compared(old), _compared(identity.to_json() | {"drives": identity.drives})):
             raise UsageError(f"{out}: this run cannot be resumed: {difference}; leave out --resume to start over")
-        return cls(out, identity, old.get("by_drive", {}), {}, old.get("seconds", {}), is_complete)
+        return cls(out, identity, old["by_drive"], {}, old["seconds"], {}, old["started_us"], is_complete)
 
-    def finish_drive(self, drive: str, counts: Counts, frames_hash: str) -> None:
+    def finish_drive(self, drive: str, counts: Counts, frames_hash: str, started_us: int) -> None:
         """Note that the files of a drive are there."""
+        self.started_us[drive] = started_us
         self.by_drive[drive] = asdict(counts) | {"frames_hash": frames_hash}
         self.save()
 
@@ -117,6 +122,11 @@ class Record:
         if not self.failed:
             (self.out / ASIDE / "record.json").unlink(missing_ok=True)  # first: without it nobody looks at the rest
             shutil.rmtree(self.out / ASIDE, ignore_errors=True)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Per stage, of all calls."""
+        return {stage: self.earlier.get(stage, 0.0) + self.call.get(stage, 0.0) for stage in {**self.earlier, **self.call}}
 
     @property
     def finished(self) -> list[str]:
@@ -136,7 +146,17 @@ class Record:
         info |= {"failed": self.failed, "counts": asdict(counts or self.counts)}
         info |= {"by_drive": {name: self.by_drive[name] for name in self.finished}}
         info |= {"seconds": {stage: round(value, 3) for stage, value in self.seconds.items()}}
+        info |= {"started_us": {name: self.started_us[name] for name in self.finished}}
         write_bytes(path, json.dumps(info, indent=2).encode() + b"\n")
+
+
+def named_hash(path: Path) -> dict[str, str]:
+    """A file among the inputs: its name, and the BLAKE2b hash of its content (32 hex digits)."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"name": path.name, "blake2b": digest.hexdigest()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -144,7 +164,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_bytes())
         names = {item.name for item in fields(Counts)}
-        if all(isinstance(info[key], dict) for key in ("config", "inputs", "by_drive", "seconds")) and all(
+        if all(isinstance(info[key], dict) for key in ("config", "inputs", "by_drive", "seconds", "started_us")) and all(
             isinstance(item, dict) and names <= set(item) for item in info["by_drive"].values()
         ):
             return info

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from perception.core.errors import PerceptionError, UsageError, nearest_hint
 from perception.core.frame import Drive, Frame
-from perception.drives import NuScenesDrive, prefetch
+from perception.drives import KittiDrive, NuScenesDrive, prefetch
 from perception.pipeline.exporters import EXPORTERS, Exporter, Moment, Target, submission_path
 from perception.pipeline.pipeline import Detector, Pipeline, Steps
 from perception.pipeline.record import ASIDE, Counts, Identity, Record
@@ -29,6 +29,7 @@ class RunReport:
     submissions  the nuScenes submissions, that of the tracks last; none where the drives have no sample tokens
     failed       drive -> what went wrong with it
     resumed      how many drives an earlier call had finished
+    seconds      by stage, of all calls; `call_seconds` of this one
     """
 
     out: Path
@@ -37,6 +38,7 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     resumed: int = 0
+    call_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def submission(self) -> Path:
@@ -143,8 +145,7 @@ def run_steps(
     record = Record.resume(out, identity) if options.resume else None
     if record is None:
         record = Record.start(out, identity)
-    clock.seconds = {key: record.seconds.get(key, 0.0) + clock.seconds.get(key, 0.0) for key in {**record.seconds, **clock.seconds}}
-    record.seconds = clock.seconds
+    record.call = clock.seconds
     todo = _unfinished(drives, record, writers)
     resumed = len(drives) - len(todo)
     if not record.is_complete:
@@ -157,14 +158,14 @@ def run_steps(
     if not record.is_complete:
         record.finish(total)
     submissions = [submission_path(out, task) for task in tasks] if "nuscenes" in exporters else []
-    return RunReport(out, submissions, total, clock.seconds, record.failed, resumed)
+    return RunReport(out, submissions, total, record.seconds, record.failed, resumed, dict(clock.seconds))
 
 
 def _run_all(steps: Steps, drives: Sequence[Drive], record: Record, writers: list[Exporter], options: Options, clock: Clock) -> None:
     """Each drive into its files; the finished and the failed are noted."""
     total, done = _num_frames(drives), 0
     for number, drive in enumerate(drives, start=1):
-        first = done
+        first, started_us = done, time.time_ns() // 1000
 
         def tell(count: int, name: str = drive.name, first: int = first) -> None:
             if options.after_frame:
@@ -179,7 +180,7 @@ def _run_all(steps: Steps, drives: Sequence[Drive], record: Record, writers: lis
             record.save()
         else:
             with clock.stage("write"):
-                record.finish_drive(drive.name, counts, frames_hash)
+                record.finish_drive(drive.name, counts, frames_hash, started_us)
         done += 0 if total is None else len(drive)
         if options.after_drive:
             options.after_drive(drive.name, number, len(drives))
@@ -293,15 +294,31 @@ def _unfinished(drives: Sequence[Drive], record: Record, writers: list[Exporter]
             record.by_drive.pop(drive.name, None)
             todo.append(drive)
             continue
-        digest = _FramesHash()
-        for frame in drive:
-            digest.add(frame)
-        if digest.value != known["frames_hash"]:
-            raise UsageError(
-                f"{record.out}: this run cannot be resumed: the frames of drive {drive.name} have other tokens, times or poses than "
-                "before; leave out --resume to start over"
-            )
+        if difference := _changed_input(drive, known["frames_hash"], record.started_us.get(drive.name, 0)):
+            raise UsageError(f"{record.out}: this run cannot be resumed: {difference}; leave out --resume to start over")
     return todo
+
+
+def _changed_input(drive: Drive, frames_hash: str, started_us: int) -> str:
+    """What has happened to a drive since it was read, "" for nothing. Clouds are not read again: the times of their files tell."""
+    digest = _FramesHash()
+    for frame in drive:
+        digest.add(frame)
+    if digest.value != frames_hash:
+        return f"the frames of drive {drive.name} have other tokens, times or poses than before"
+    if isinstance(drive, NuScenesDrive | KittiDrive):
+        newer = next((path for path in drive.lidar_paths if _modified_us(path) > started_us), None)
+        if newer is not None:
+            return f"{newer} has changed since drive {drive.name} was read"
+    return ""
+
+
+def _modified_us(path: Path) -> int:
+    """When a file was written, 0 where there is none (whether that is an error was decided when the drive was read)."""
+    try:
+        return path.stat().st_mtime_ns // 1000
+    except OSError:
+        return 0
 
 
 def _exporters(names: Iterable[str], target: Target) -> list[Exporter]:

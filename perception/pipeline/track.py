@@ -1,6 +1,5 @@
 """The run of a tracker over detections that a file has."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from perception.core.frame import Frame
 from perception.drives.nuscenes import NuScenes, NuScenesDrive, OnMissing
 from perception.evaluation.submission import Submission
 from perception.evaluation.validation import validate_submission
-from perception.pipeline.record import Counts, Identity
+from perception.pipeline.record import Counts, Identity, named_hash
 from perception.pipeline.run import Clock, Options, RunReport, run_steps
 from perception.tracking import TrackerConfig, build_tracker
 
@@ -44,7 +43,7 @@ def track_submission(
         drives = _drives_of(submission, detections, dataset, split, on_missing, foreign)
         steps = _SubmissionSteps(submission, config, on_missing)
         inputs = {
-            "detections": {"name": detections.name, "blake2b": file_hash(detections)},
+            "detections": named_hash(detections),
             "dataset": {"version": dataset.version, "split": split},
         }
     identity = Identity("track", config.model_dump(mode="json"), inputs, [drive.name for drive in drives])
@@ -112,12 +111,3 @@ def _drives_of(
     scene_of = dataset.index.numbers("sample", "scene")
     scenes = np.unique([scene_of[known[token]] for token in submission.tokens if token in known]).astype(int)
     return [dataset.drive(name) for name in np.array(dataset.scene_names)[scenes]]
-
-
-def file_hash(path: Path) -> str:
-    """BLAKE2b hash of a file's content, 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
