@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from perception.detection.head import CenterHead, HeadMaps
+from perception.detection.neck import Neck
 from perception.detection.readers import Reader
 from perception.detection.second_stage import SecondStage
 
@@ -12,9 +13,7 @@ from perception.detection.second_stage import SecondStage
 class CenterPoint(nn.Module):
     """Reader, encoder, neck and head, one after another. It takes finished parts; `perception.detection.build` makes them from a config."""
 
-    def __init__(
-        self, reader: Reader, encoder: nn.Module, neck: nn.Module, head: CenterHead, second_stage: SecondStage | None = None
-    ) -> None:
+    def __init__(self, reader: Reader, encoder: nn.Module, neck: Neck, head: CenterHead, second_stage: SecondStage | None = None) -> None:
         super().__init__()
         self.reader, self.encoder, self.neck, self.head = reader, encoder, neck, head
         self.second_stage = second_stage

@@ -85,8 +85,7 @@ class SparseEncoder(nn.Module):
 
     def forward(self, voxels: VoxelFeatures) -> Tensor:
         """(B, C * depth, H, W), channel = c * depth + z."""
-        dense = self.sparse_stages(voxels)[-1].dense()  # (B, C, depth, H, W)
-        return dense.flatten(1, 2)
+        return self.sparse_stages(voxels)[-1].birds_eye()
 
     def sparse_stages(self, voxels: VoxelFeatures) -> list[SparseTensor]:
         """The four stages' outputs and that of the last convolution."""

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from perception.detection.center_point import CenterPoint
 from perception.detection.clock import StageClock
 from perception.detection.decode import Boxes, Decoder, decoded
+from perception.detection.encoders import PillarScatter
 from perception.detection.flip import NUM_VIEWS, merged_boxes, mirrored
 from perception.detection.fold import folded
 from perception.detection.lazy_head import LazyHead
 from perception.detection.pillar_readers import PillarReader
+from perception.detection.pillar_stem import PillarStem
 from perception.detection.readers import MeanReader
 from perception.detection.second_stage import refined
 
@@ -38,6 +40,9 @@ class InferenceNetwork:
         network = folded(network).to(device).requires_grad_(False)
         self.reader = network.reader
         self.encoder, self.neck, self.head = network.encoder.to(dtype), network.neck.to(dtype), network.head.to(dtype)
+        if isinstance(self.encoder, PillarScatter):
+            first, *others = self.neck.stages[0].children()
+            self.encoder, self.neck.stages[0] = PillarStem(self.encoder, first), nn.Sequential(*others)  # type: ignore[arg-type]
         self.lazy_head = LazyHead(self.head)
         for part in (self.neck, self.head, self.lazy_head):
             for layer in part.modules():

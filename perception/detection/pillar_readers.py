@@ -20,6 +20,10 @@ class PillarLayer(nn.Module):
         self.linear = nn.Linear(in_channels, out_channels, bias=False)
         self.norm: nn.Module = nn.BatchNorm1d(out_channels, eps=1e-3, momentum=0.01)
 
+    @property
+    def is_folded(self) -> bool:
+        return isinstance(self.norm, nn.Identity)
+
     def forward(self, rows: Tensor, pillar: Tensor, count: int, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """rows (R, C_in), pillar (R,) of each, sorted; count: number of pillars; weight (R,): how many rows one stands for (training).
 
@@ -29,6 +33,15 @@ class PillarLayer(nn.Module):
         rows = _weighted_norm(self.norm, rows, weight) if self.training and weight is not None else self.norm(rows)
         rows = F.relu(rows, inplace=not self.training)
         return rows, scatter_max(rows, pillar, count).values
+
+    def maxima(self, rows: Tensor, pillar: Tensor, shared: Tensor) -> Tensor:
+        """The maxima of a folded layer whose input is each row and, beside it, the shared values (count, C) of its pillar.
+
+        What is the same for all rows of a pillar is added after the maximum, and so is the ReLU.
+        """
+        own, other = self.linear.weight.split([rows.shape[1], shared.shape[1]], dim=1)
+        best = scatter_max(F.linear(rows, own), pillar, len(shared)).values
+        return F.relu(best + F.linear(shared, other, self.linear.bias), inplace=True)
 
 
 class PillarNet(nn.Module):
@@ -45,11 +58,12 @@ class PillarNet(nn.Module):
 
     def forward(self, rows: Tensor, pillar: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
         """See `PillarLayer`; returns the last maxima (count, C)."""
-        maxima = rows.new_zeros((count, 0))
-        for number, layer in enumerate(self.layers):
-            if number:
-                rows = torch.cat([rows, maxima[pillar]], dim=1)
-            rows, maxima = layer(rows, pillar, count, weight)
+        first, *others = self.layers.children()
+        rows, maxima = first(rows, pillar, count, weight)
+        for number, layer in enumerate(others, start=1):
+            if number == len(others) and layer.is_folded:
+                return layer.maxima(rows, pillar, maxima)  # type: ignore[operator]
+            rows, maxima = layer(torch.cat([rows, maxima[pillar]], dim=1), pillar, count, weight)
         return maxima
 
 
@@ -72,29 +86,30 @@ class PillarReader(nn.Module):
         return self.limit.voxelize(self.grid, clouds, max_voxels, self.training)
 
     def forward(self, voxels: HardVoxels) -> VoxelFeatures:
-        count, slots = voxels.points.shape[:2]
-        number = torch.arange(slots, device=voxels.points.device)
-        is_row = number <= voxels.num_points[:, None]  # (M, P): the points, and the first slot behind them
-        num_rows = (voxels.num_points.long() + 1).clamp(max=slots)
-        pillar = torch.repeat_interleave(torch.arange(count, device=voxels.points.device), num_rows)  # (R,)
-        rows = self.decorate(voxels)[is_row]  # (R, C + 5)
-        weight = None
-        if self.training:
-            unused = (slots - voxels.num_points)[:, None].expand(count, slots)
-            weight = torch.where(number < voxels.num_points[:, None], 1, unused)[is_row].float()
-        return VoxelFeatures(self.net(rows, pillar, count, weight), voxels.coords, voxels.batch_size)
+        rows, pillar, weight = self.rows(voxels)
+        features = self.net(rows, pillar, len(voxels.coords), weight if self.training else None)
+        return VoxelFeatures(features, voxels.coords, voxels.batch_size)
 
-    def decorate(self, voxels: HardVoxels) -> Tensor:
-        """(M, P, C + 5): each point, its offset from the mean of the pillar's points, and from the pillar's middle in x and y."""
-        points = voxels.points
-        xyz = points[..., :3]
+    def rows(self, voxels: HardVoxels) -> tuple[Tensor, Tensor, Tensor]:
+        """Pillar after pillar its points and, where it is not full, one row of zeros.
+
+        Returns rows (R, C + 5): the point, its offset from the mean of the pillar's points, and from the pillar's middle in x and y;
+        pillar (R,); and for how many slots each row stands, (R,).
+        """
+        (count, slots), device = voxels.points.shape[:2], voxels.points.device
+        num_points = voxels.num_points.long()[:, None]  # (M, 1)
+        slot = torch.arange(slots, device=device)
+        is_row = slot <= num_points  # (M, P): the points, and the first slot behind them
+        pillar = torch.repeat_interleave(torch.arange(count, device=device), is_row.sum(dim=1))
+        points = voxels.points[is_row]  # (R, C)
+        is_point = (slot < num_points)[is_row]
+        mean = voxels.points[..., :3].sum(dim=1) / num_points
+        origin = torch.cat([mean, _middle(voxels.coords, self.grid)[:, :2]], dim=1)  # (M, 5)
+        offset = (points[:, [0, 1, 2, 0, 1]] - origin[pillar]) * is_point[:, None]
         if self.virtual:
-            points = points.clone()
-            points[..., 14] = (points[..., 14] == -1).to(points.dtype)
-        from_mean = xyz - xyz.sum(dim=1, keepdim=True) / voxels.num_points[:, None, None]
-        from_middle = xyz[..., :2] - _middle(voxels.coords, self.grid)[:, None, :2]
-        is_point = torch.arange(points.shape[1], device=points.device) < voxels.num_points[:, None]
-        return torch.cat([points, from_mean, from_middle], dim=2) * is_point[..., None]
+            points[:, 14] = (points[:, 14] == -1).to(points.dtype)
+        unused = (slots - num_points[:, 0])[pillar]
+        return torch.cat([points, offset], dim=1), pillar, torch.where(is_point, 1, unused).to(points.dtype)
 
 
 class DynamicPillarReader(nn.Module):

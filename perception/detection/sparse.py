@@ -38,12 +38,20 @@ class SparseTensor:
         return replace(self, features=features)
 
     def dense(self) -> Tensor:
-        """(B, C, Z, Y, X), zero where there is no site; in memory the channels of a cell lie side by side."""
+        """(B, C, Z, Y, X), zero where there is no site."""
         channels = self.features.shape[1]
         out = self.features.new_zeros((self.batch_size, *self.shape, channels))
         b, z, y, x = self.coords.long().unbind(dim=1)
         out = out.index_put((b, z, y, x), self.features)
         return out.permute(0, 4, 1, 2, 3)
+
+    def birds_eye(self) -> Tensor:
+        """(B, C * Z, Y, X) with channel c * Z + z; in memory the channels of a cell lie side by side."""
+        (depth, height, width), channels = self.shape, self.features.shape[1]
+        out = self.features.new_zeros((self.batch_size * height * width, channels, depth))
+        b, z, y, x = self.coords.long().unbind(dim=1)
+        out.transpose(1, 2).index_put_(((b * height + y) * width + x, z), self.features)
+        return out.view(self.batch_size, height, width, channels * depth).permute(0, 3, 1, 2)
 
     def __repr__(self) -> str:
         return f"SparseTensor({len(self.coords)} sites of {self.batch_size} x {self.shape}, {self.features.shape[1]} channels)"

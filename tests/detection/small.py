@@ -7,6 +7,8 @@ import torch
 
 from perception.core.transform import Transform
 from perception.detection.config import DetectorConfig
+from perception.detection.pillar_readers import PillarReader
+from perception.detection.voxels import HardVoxels
 
 LIDAR_TO_EGO = Transform.from_yaw(-np.pi / 2, (0.94, 0.0, 1.84))
 TASKS = [["car"], ["truck", "construction_vehicle"], ["pedestrian"]]
@@ -43,6 +45,15 @@ def cloud(count: int = 3000, *, seed: int = 0, spread: float = 6.0) -> np.ndarra
     rng = np.random.default_rng(seed)
     xyz = rng.normal(0, [spread, spread, 1], (count, 3))
     return np.column_stack([xyz, rng.integers(0, 256, count), rng.integers(0, 2, count) * 0.05]).astype(np.float32)
+
+
+def padded_rows(reader: PillarReader, voxels: HardVoxels) -> torch.Tensor:
+    """The reader's rows put into the published form: (M, slots, C), zeros in unused slots."""
+    rows, pillar, _ = reader.rows(voxels)
+    padded = rows.new_zeros((*voxels.points.shape[:2], rows.shape[1]))
+    slot = torch.arange(len(pillar)) - torch.searchsorted(pillar, pillar)
+    padded[pillar, slot] = rows
+    return padded
 
 
 def livened(state: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:

@@ -4,10 +4,15 @@ import torch
 from torch import nn
 
 from cuda_ops import Grid
+from perception.detection.encoders import PillarScatter
+from perception.detection.fold import folded
+from perception.detection.layers import ConvNormRelu
 from perception.detection.pillar_readers import DynamicPillarReader, PillarReader
+from perception.detection.pillar_stem import PillarStem
 from perception.detection.readers import DynamicMeanReader, MeanReader, VirtualMeanReader, VoxelLimit
-from perception.detection.voxels import HardVoxels
+from perception.detection.voxels import HardVoxels, VoxelFeatures
 from tests.conftest import SHARED
+from tests.detection.small import padded_rows
 
 GRID = Grid((0, 0, 0), (4, 4, 4), (1, 1, 4))
 LIMIT = VoxelLimit(3, 5, 10)
@@ -66,7 +71,7 @@ def test_clouds_without_points_in_range(number):
 
 def padded(reader: PillarReader, voxels: HardVoxels) -> torch.Tensor:
     """The published way: all slots of all pillars go through the layers, unused ones as zeros."""
-    x = reader.decorate(voxels)  # (M, P, C)
+    x = padded_rows(reader, voxels)  # (M, P, C)
     count, slots, _ = x.shape
     for number, layer in enumerate(reader.net.layers):
         x = layer.linear(x)
@@ -99,6 +104,37 @@ def test_pillars_are_those_of_padded_slots(training):
         (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, theirs.get_parameter(name).grad, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [(6,), (8, 6), (8, 8, 6)])
+def test_folded_pillars_are_the_same(channels):
+    """The last folded layer adds after the maximum what all rows of a pillar have in common."""
+    rng = np.random.default_rng(1)
+    reader = PillarReader(GRID, VoxelLimit(3, 50, 50), channels).eval()
+    for layer in reader.net.layers:
+        nn.init.normal_(layer.norm.weight)  # also negative ones
+        nn.init.normal_(layer.norm.bias)
+        layer.norm.running_mean.normal_()
+    voxels = reader.voxelize([torch.from_numpy(rng.uniform(0, 4, (30, 5)).astype(np.float32))])
+    torch.testing.assert_close(folded(reader)(voxels).features, reader(voxels).features, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(8, 12), (7, 9)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pillar_stem_is_scatter_and_convolution(shape, stride):
+    layer = ConvNormRelu(nn.Conv2d(4, 5, 3, stride, padding=1, bias=False), eps=1e-3, momentum=0.01).eval()
+    layer.norm.running_mean.normal_()
+    rng, (height, width) = np.random.default_rng(0), shape
+    cells = np.sort(rng.choice(2 * height * width, 12, replace=False))
+    b, y, x = np.unravel_index(cells, (2, height, width))
+    coords = torch.from_numpy(np.stack([b, 0 * b, y, x], axis=1).astype(np.int32))
+    scatter = PillarScatter(4, shape)
+    for rows in (12, 0):
+        pillars = VoxelFeatures(torch.randn(rows, 4), coords[:rows], 2)
+        expected = layer(scatter(pillars))
+        torch.testing.assert_close(PillarStem(scatter, folded(layer))(pillars), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_dynamic_pillars_take_points_above_and_below():
@@ -148,4 +184,4 @@ def test_pillars_with_virtual_points_are_the_published_ones(virtual_cloud):
     np.testing.assert_array_equal(voxels.coords[rows, 1:].numpy(), arrays["pillar_coords_zyx"])
     np.testing.assert_array_equal(voxels.num_points[rows].numpy(), arrays["pillar_num"])
     np.testing.assert_array_equal(voxels.points[rows].numpy(), arrays["pillar_points"])
-    np.testing.assert_allclose(reader.decorate(voxels)[rows].numpy(), arrays["pillar_decorated"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(padded_rows(reader, voxels)[rows].numpy(), arrays["pillar_decorated"], rtol=0, atol=1e-4)

@@ -121,9 +121,10 @@ def test_dense_puts_features_at_their_cells():
     x = sites(50)
     dense = x.dense()
     assert dense.shape == (2, 3, *SHAPE)
-    b, z, y, x_ = x.coords.long().unbind(1)
-    torch.testing.assert_close(dense[b, :, z, y, x_], x.features)
+    b, z, y, column = x.coords.long().unbind(1)
+    torch.testing.assert_close(dense[b, :, z, y, column], x.features)
     assert int((dense != 0).any(dim=1).sum()) == 50
+    assert torch.equal(x.birds_eye(), dense.flatten(1, 2))  # channel c * Z + z
 
 
 @torch.no_grad()
