@@ -72,7 +72,7 @@ def populate(rng: np.random.Generator, plan: Plan, density: float) -> Population
     for arm in plan.arms:
         for lane in routes.lanes(plan, arm):
             _fill_lane(population, plan, arm, lane, rng, traffic * rng.lognormal(0.0, 0.3))
-    for _ in range(rng.poisson(5.5 * len(plan.arms) * crowd)):
+    for _ in range(rng.poisson(7.0 * len(plan.arms) * crowd)):
         _add_group(population, plan, rng)
     return population
 
@@ -115,10 +115,9 @@ def _add_vehicle(
         gap = 4.0 + rng.exponential(62 / density)
     kinds = ("truck", "trailer") if kind == "road_train" else (kind,)
     parts = [(name, draw_size(name, rng)) for name in kinds]
-    if lane != BICYCLE_LANE:
-        if not all(_fits(size, route, plan.section(route.entry // 3, -1).lane_width) for _, size in parts):
-            kind = "car"
-            parts = [(kind, draw_size(kind, rng))]
+    if lane != BICYCLE_LANE and not all(_fits(size, route, plan.section(route.entry // 3, -1).lane_width) for _, size in parts):
+        kind = "car"
+        parts = [(kind, draw_size(kind, rng))]
     mean, std = CYCLES[kind] if lane == BICYCLE_LANE else VEHICLES[kind][1:]
     length = sum(float(size[0]) for _, size in parts) + HITCH * (len(parts) - 1)
     front = clear - gap
