@@ -11,7 +11,7 @@ import numpy as np
 from perception.drives.simulated.catalog import draw_size
 from perception.drives.simulated.roads import CrossSection, Lot, Plan, Section
 
-ROW_ENDS = 120.0
+ROW_ENDS = 105.0
 ROOMY = 2.75  # metres of a parking strip in which large vehicles stand
 Span = tuple[float, float]
 
@@ -115,7 +115,7 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
 
 def _occupancy(density: float, rng: np.random.Generator) -> float:
     """Share of the places that are taken: most rows are nearly full, some nearly empty."""
-    return float(min(rng.beta(2.0, 0.9) * min(density, 1.0) ** 0.5, 0.97))
+    return float(min(rng.beta(2.2, 0.7) * min(density, 1.0) ** 0.5, 0.97))
 
 
 def _one_of(sides: list[Side], rng: np.random.Generator) -> Side:

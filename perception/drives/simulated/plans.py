@@ -7,7 +7,7 @@ import numpy as np
 from perception.drives.simulated.roads import REACH, Bend, CrossSection, Lot, Plan, Section
 
 CROSSINGS = {(0, 1, 2, 3): 0.45, (0, 1, 2): 0.3, (0, 2): 0.25}  # arms -> share of the streets
-PARKING = {"parallel": 0.55, "perpendicular": 0.17, "none": 0.28}
+PARKING = {"parallel": 0.58, "perpendicular": 0.22, "none": 0.2}
 TIGHTEST = 45.0  # metres, radius of a bend
 
 
@@ -49,11 +49,12 @@ def _draw_road(rng: np.random.Generator, lanes: int, *, has_bicycles: bool) -> t
     for kind in kinds:
         begins = lanes * width
         bicycle = begins + 0.95 if has_bicycles else None
-        begins += 1.9 if has_bicycles else 0.0
+        # cyclists, or the room in which doors open
+        begins += 1.9 if has_bicycles else float(rng.uniform(0.2, 0.7)) * (kind != "none")
         depth = {"parallel": rng.uniform(2.3, 3.1), "perpendicular": rng.uniform(5.3, 5.7), "none": rng.uniform(0.3, 0.8)}[str(kind)]
         kerb = begins + float(depth)
         furniture = (kerb + 0.3, kerb + float(rng.uniform(1.35, 2.0)))
-        front = furniture[1] + float(rng.uniform(1.9, 3.8))
+        front = furniture[1] + float(rng.uniform(1.9, 3.4))
         offsets = tuple(width * (i + 0.5) for i in range(lanes))
         halves.append(Section(offsets, width, bicycle, str(kind), begins, kerb, furniture, front, front + float(rng.uniform(0.1, 0.7))))
     return halves[0], halves[1]
@@ -102,10 +103,10 @@ def _draw_lots(plan: Plan, rng: np.random.Generator) -> tuple[Lot, ...]:
     for arm in plan.arms:
         for sign in (-1, 1):
             quadrant = arm if sign < 0 else (arm - 1) % 4
-            if quadrant in lots or rng.random() > 0.22:
+            if quadrant in lots or rng.random() > 0.42:
                 continue
             corner, bend, own = plan.corner(arm, sign), plan.bends[arm], plan.section(arm, sign)
-            begin = (corner.front + 3.0 if corner else 2.0) + float(rng.uniform(0, 20))
+            begin = (corner.front + 3.0 if corner else 2.0) + float(rng.uniform(0, 14))
             end = min(begin + float(rng.uniform(18, 55)), 100.0 if bend is None else bend.begin)
             lot = Lot(arm, sign, begin, end, float(rng.choice([7.0, 12.5, 18.5, 29.0], p=[0.2, 0.2, 0.4, 0.2])))
             along, across = np.meshgrid(np.linspace(begin, end, 8), own.sidewalk_end + np.linspace(2.0, lot.depth, 8))

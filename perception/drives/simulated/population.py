@@ -72,7 +72,7 @@ def populate(rng: np.random.Generator, plan: Plan, density: float) -> Population
     for arm in plan.arms:
         for lane in routes.lanes(plan, arm):
             _fill_lane(population, plan, arm, lane, rng, traffic * rng.lognormal(0.0, 0.3))
-    for _ in range(rng.poisson(5.5 * len(plan.arms) * crowd)):
+    for _ in range(rng.poisson(7.0 * len(plan.arms) * crowd)):
         _add_group(population, plan, rng)
     return population
 

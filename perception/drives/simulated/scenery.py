@@ -10,7 +10,7 @@ from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tr
 from perception.drives.simulated.streetware import PLACED, footbridge, lamp, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
-STYLES = {"town": 0.62, "gardens": 0.24, "park": 0.12, "open": 0.02}  # share of the frontages
+STYLES = {"town": 0.68, "gardens": 0.18, "park": 0.12, "open": 0.02}  # share of the frontages
 
 
 def build_scenery(
@@ -55,7 +55,7 @@ def line_kerb(pile: Pile, road: Roadside, density: float, radius: float, rng: np
         lamp(pile, road.near(along), along, inner + 0.3, rng)
         along += spacing
     row_of_trees(pile, road, density, radius, rng)
-    if rng.random() < 0.85:
+    if rng.random() < 0.6:
         line_of_pieces(pile, road, radius, rng)
     for _ in range(rng.poisson(3 * density)):
         along = rng.uniform(road.begins, radius)
@@ -98,7 +98,7 @@ def line_of_pieces(pile: Pile, road: Roadside, radius: float, rng: np.random.Gen
 def line_front(pile: Pile, road: Roadside, style: str, first: float, density: float, radius: float, rng: np.random.Generator) -> None:
     """Plots from the corner outwards: a house, a garden or a green, each with what stands before it."""
     along, edge_of_walk = first, road.section.front
-    setback = {"town": rng.uniform(0.3, 3.0), "gardens": rng.uniform(5, 12), "park": 14.0, "open": 16.0}[style]
+    setback = {"town": rng.uniform(0.2, 2.0), "gardens": rng.uniform(5, 12), "park": 14.0, "open": 16.0}[style]
     while along < radius:
         length = rng.uniform(12, 30) if style == "town" else rng.uniform(12, 26)
         gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.75, 0.25]) if style == "town" else rng.uniform(4, 14)

@@ -17,14 +17,17 @@ from perception.drives.simulated.furniture import Standing, furnish
 from perception.drives.simulated.matter import SCENERY
 from perception.drives.simulated.plans import draw_plan
 from perception.drives.simulated.population import Body, Population, populate
+from perception.drives.simulated.roads import Plan
 from perception.drives.simulated.terrain import Terrain
 from perception.drives.simulated.traffic import Motion, green_begins, simulate_traffic
-from perception.drives.simulated.visibility import visible_fraction
+from perception.drives.simulated.visibility import is_in_sight, visible_fraction
 from perception.drives.simulated.world import LEAD, World
 
 FRAME_US = 500_000  # 2 Hz key frames
 JITTER_US = 3_000
 WARM_UP = 15.0  # seconds in which the drawn start turns into traffic
+SIGHT_STRIDE = 4  # key frames between two looks at whether houses hide an object
+LEAST_SEEN = 5e-4  # steradians that an object must fill at least once to be annotated: about one return of a 32-beam lidar
 TAIL = 0.5  # seconds of motion after the last key frame
 
 
@@ -35,12 +38,12 @@ class SimulatedObject:
     class_name  one of the nuScenes detection classes
     token       its name in tables, 32 hex digits
     size        (3,) length, width, height in metres
-    present     (F,) bool   annotated: from the first to the last frame within the scene's radius of the ego vehicle
+    present     (F,) bool   annotated: from the first to the last frame in which it is seen within the scene's radius of the ego vehicle
     center      (F, 3)      middle of the box, metres
     yaw         (F,)        radians, continuous
     velocity    (F, 2)      m/s
     attribute   (F,) str    nuScenes attribute, "" where the class has none
-    visibility  (F,)        share of the object's front that no nearer object hides from the ego vehicle's roof, 0..1
+    visibility  (F,)        share of the object's front that no nearer object and no row of houses hides from the ego vehicle's roof, 0..1
     """
 
     class_name: str
@@ -151,25 +154,40 @@ def simulate_scene(
     # far away during the whole scene: nobody would have annotated it
     rows = [i for i, track in enumerate(tracks) if (np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius).any()]
     tracks = [tracks[i] for i in rows]
-    present = np.array([_without_gaps(np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius) for track in tracks]).reshape(-1, num_frames)
-    visibility = np.ones(present.shape)
-    for f in range(num_frames):
-        here = np.flatnonzero(present[:, f])
-        boxes = np.array([[*tracks[i].center[f, :2], *tracks[i].size, tracks[i].yaw[f]] for i in here]).reshape(-1, 6)
-        visibility[here, f] = visible_fraction(boxes, ego_xy[f])
+    apart = np.array([np.hypot(*(track.center[:, :2] - ego_xy).T) for track in tracks]).reshape(-1, num_frames)
+    visibility = _visibility(plan, tracks, apart <= radius, ego_xy)
+    front = np.array([np.sqrt(track.size[0] * track.size[1]) * track.size[2] for track in tracks]).reshape(-1, 1)
+    is_seen = (apart <= radius) & (visibility > 0.1) & (visibility * front > LEAST_SEEN * np.maximum(apart, 1.0) ** 2)
     maps = [street_to_global @ world.street_to_recorded(t) for t in seconds.tolist()]
     objects = []
-    for i, track in enumerate(tracks):
-        if visibility[i, present[i]].max() > 0.1:  # nobody annotates what is never seen
-            world.owners[rows[i]] = len(objects)
-            objects.append(track.finished(token(name, "instance", i, start_us), present[i], visibility[i], maps))
+    for i in np.flatnonzero(is_seen.any(axis=1)).tolist():  # nobody annotates what is never seen
+        world.owners[rows[i]] = len(objects)
+        name_of = token(name, "instance", i, start_us)
+        objects.append(tracks[i].finished(name_of, _without_gaps(is_seen[i]), visibility[i], maps))
     recorded = [street_to_global @ world.recorded_ego_to_street(t) for t in seconds.tolist()]
     return SimulatedScene(name, timestamps_us, recorded, objects, world, street_to_global)
 
 
-def _without_gaps(is_near: np.ndarray) -> np.ndarray:
+def _without_gaps(is_seen: np.ndarray) -> np.ndarray:
     """(F,) bool: true from the first to the last true; annotators follow an object that comes back."""
-    return np.maximum.accumulate(is_near) & np.maximum.accumulate(is_near[::-1])[::-1]
+    return np.maximum.accumulate(is_seen) & np.maximum.accumulate(is_seen[::-1])[::-1]
+
+
+def _visibility(plan: Plan, tracks: list["_Track"], is_near: np.ndarray, ego_xy: np.ndarray) -> np.ndarray:
+    """(N, F) share of each object that is seen from the ego vehicle; 1 where it is not near."""
+    visibility, num_frames = np.ones(is_near.shape), len(ego_xy)
+    for f in range(num_frames):
+        here = np.flatnonzero(is_near[:, f])
+        boxes = np.array([[*tracks[i].center[f, :2], *tracks[i].size, tracks[i].yaw[f]] for i in here]).reshape(-1, 6)
+        visibility[here, f] = visible_fraction(boxes, ego_xy[f])
+    if is_near.any():
+        looks = np.arange(num_frames) // SIGHT_STRIDE * SIGHT_STRIDE
+        xy = np.array([track.center[:, :2] for track in tracks])
+        sight = np.ones(is_near.shape, bool)
+        row, frame = np.nonzero(np.isin(np.arange(num_frames), looks) & (is_near | is_near[:, looks]))
+        sight[row, frame] = is_in_sight(plan, xy[row, frame], ego_xy[frame])
+        visibility *= sight[:, looks]
+    return visibility
 
 
 def _start_us(index: int) -> int:

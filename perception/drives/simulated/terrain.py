@@ -10,9 +10,9 @@ from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.plans import usual_plan
 from perception.drives.simulated.roads import KERB_HEIGHT, CrossSection, Plan
 
-CROWN = 0.02  # metres that a road falls per metre from its centre line to the kerb
+CROWN = 0.016  # metres that a road falls per metre from its centre line to the kerb
 RAMP = 0.15  # metres over which a kerb rises
-MAX_SLOPE = 0.03  # of the hills, in any direction
+MAX_SLOPE = 0.06  # of the hills, in any direction
 LATTICE_STEP = 2.5  # metres between the knots of the verges' roughness
 
 
@@ -24,6 +24,7 @@ class Terrain:
     waves         (W, 4)  hills: amplitude in metres, wave numbers along x and y in 1/m, phase
     crown         metres that the roads fall per metre towards the kerb; wider ones than the narrowest fall as far as that one
     kerb_height   metres
+    rise          metres that the sidewalks rise per metre from the kerb, over their first 6 m
     bank          (4,)    metres that the verge rises (or falls) per metre over its first 8 m, by quadrant
     roughness     (4,)    metres, one standard deviation of the verges, by quadrant
     lattice       (L, L)  drawn numbers of the roughness, repeated over the plane
@@ -36,6 +37,7 @@ class Terrain:
     waves: np.ndarray
     crown: float
     kerb_height: float
+    rise: float
     bank: np.ndarray
     roughness: np.ndarray
     lattice: np.ndarray
@@ -44,13 +46,13 @@ class Terrain:
     @staticmethod
     def draw(rng: np.random.Generator, plan: Plan) -> "Terrain":
         """The terrain of one scene."""
-        heading, length = rng.uniform(-np.pi, np.pi, 5), rng.uniform(120, 400, 5)
+        heading, length = rng.uniform(-np.pi, np.pi, 5), np.exp(rng.uniform(np.log(60), np.log(400), 5))
         number = 2 * np.pi / length
         share = rng.dirichlet(np.ones(5))
         # the steepest slope of a wave is amplitude * number; they cannot add up to more than the drawn one
-        amplitude = rng.uniform(0.3, 1.0) * MAX_SLOPE * share / number
+        amplitude = rng.uniform(0.35, 1.0) * MAX_SLOPE * share / number
         waves = np.stack([amplitude, number * np.cos(heading), number * np.sin(heading), rng.uniform(0, 2 * np.pi, 5)], axis=1)
-        bank, roughness = np.where(rng.random(4) < 0.4, 0.0, rng.uniform(-0.25, 0.35, 4)), rng.uniform(0.03, 0.2, 4)
+        bank, roughness = np.where(rng.random(4) < 0.2, 0.0, rng.uniform(-0.3, 0.4, 4)), rng.uniform(0.03, 0.2, 4)
         source = _parted_quadrants(plan)
         for lot in plan.lots:  # where cars stand it is even
             q = source[lot.arm if lot.sign < 0 else (lot.arm - 1) % 4]
@@ -59,7 +61,8 @@ class Terrain:
             plan,
             waves,
             crown=CROWN,
-            kerb_height=rng.uniform(0.05, 0.2),
+            kerb_height=rng.uniform(0.08, 0.2),
+            rise=rng.uniform(0.01, 0.06),
             bank=bank[source],
             roughness=roughness[source],
             lattice=np.clip(rng.normal(size=(64, 64)), -2.5, 2.5),
@@ -71,7 +74,7 @@ class Terrain:
         """No hills, no crown: only the kerbs of the plan (without one, of `usual_plan`), `KERB_HEIGHT` high."""
         zero = np.zeros(4)
         plan = usual_plan() if plan is None else plan
-        return Terrain(plan, np.zeros((0, 4)), 0.0, KERB_HEIGHT, zero, zero, np.zeros((2, 2)), pavement.Surfaces.usual())
+        return Terrain(plan, np.zeros((0, 4)), 0.0, KERB_HEIGHT, 0.0, zero, zero, np.zeros((2, 2)), pavement.Surfaces.usual())
 
     def height(self, x: float | np.ndarray, y: float | np.ndarray) -> np.ndarray:
         """Metres at places (x, y) of the street frame, in their shape. Continuous; a kerb rises over `RAMP` metres."""
@@ -80,7 +83,7 @@ class Terrain:
 
     def ground(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:
         """`height` of places whose cross section is known."""
-        kerb = self.kerb_height * np.clip(places.from_kerb / RAMP, 0.0, 1.0)
+        kerb = self.kerb_height * np.clip(places.from_kerb / RAMP, 0.0, 1.0) + self.rise * np.clip(places.from_kerb - RAMP, 0.0, 6.0)
         return self.road(x, y, places) + kerb + self._verge(x, y, places)
 
     def road(self, x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:

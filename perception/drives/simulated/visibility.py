@@ -1,9 +1,13 @@
-"""How much of each box nearer ones leave visible from the roof of the ego vehicle."""
+"""How much of each box is visible from the roof of the ego vehicle: nearer boxes hide it, and the houses along the roads."""
 
 import numpy as np
 
+from perception.drives.simulated.roads import CrossSection, Plan
+
 NUM_BINS = 1440  # quarter degrees
 EYE_HEIGHT = 1.84  # metres above the ground, of a lidar on the roof
+SETBACK = 4.0  # metres behind the pavement at which the first row of houses stands for sure
+_SIGHTS = np.linspace(0.1, 0.9, 13)  # where a line of sight is looked at, as shares of it
 
 
 def visible_fraction(boxes: np.ndarray, eye: np.ndarray) -> np.ndarray:
@@ -31,3 +35,18 @@ def visible_fraction(boxes: np.ndarray, eye: np.ndarray) -> np.ndarray:
         fraction[i] = 1.0 - hidden.mean() / height[i]
         horizon[bins] = np.maximum(horizon[bins], (height[i] - EYE_HEIGHT) / distance[i])
     return fraction
+
+
+def is_in_sight(plan: Plan, places: np.ndarray, eyes: np.ndarray) -> np.ndarray:
+    """(N,) bool: whether a line of sight from eye to place stays over roads, pavements and parking lots; else houses are in the way.
+
+    places, eyes  (N, 2) x, y in the street frame
+    Where the houses of a scene leave gaps is not known here: nobody looks through them.
+    """
+    x, y = np.moveaxis(eyes[:, None] + (places - eyes)[:, None] * _SIGHTS[:, None], -1, 0)
+    is_open = CrossSection.of(plan, x, y).beyond < SETBACK
+    for lot in plan.lots:
+        along, across = plan.locate(lot.arm, x, y)
+        behind = lot.sign * across - plan.section(lot.arm, lot.sign).sidewalk_end
+        is_open |= (along > lot.begin - 2) & (along < lot.end + 2) & (behind > 0) & (behind < lot.depth + 2)
+    return np.asarray(is_open.all(axis=1))

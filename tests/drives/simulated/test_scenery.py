@@ -170,9 +170,9 @@ def test_a_sweep_over_scenery_resembles_a_real_one():
 
     # within a factor 1.5 on average; single figures of so few places scatter a little more
     by_range = got["range"][:16].reshape(8, 2).sum(axis=1)
-    assert ratio(by_range, REAL_RANGE).max() < 1.8, by_range
+    assert ratio(by_range, REAL_RANGE).max() < 2.0, by_range  # that street has a wall at 62 m
     assert np.median(ratio(by_range, REAL_RANGE)) < 1.3
-    # at 10 - 20 m the simulated street is wider than that real one: its fronts begin 12 m from the nearest lane
+    # at 10 - 20 m simulated streets are wider than that real one
     assert ratio(got["above3"], REAL_ABOVE_3M)[1:].max() < 1.5, got["above3"]
     assert got["above3"][0] > 6
     assert np.median(ratio(got["missing"][20:], REAL_MISSING)) < 1.5, got["missing"]

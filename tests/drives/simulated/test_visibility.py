@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from perception.drives.simulated.visibility import visible_fraction
+from perception.drives.simulated.plans import usual_plan
+from perception.drives.simulated.roads import Lot, Plan
+from perception.drives.simulated.visibility import is_in_sight, visible_fraction
 
 EYE = np.zeros(2)
 CAR = (4.0, 2.0, 1.6)
@@ -42,3 +44,19 @@ def test_the_order_of_boxes_does_not_matter():
 
 def test_no_boxes():
     assert visible_fraction(np.zeros((0, 6)), EYE).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("place", "is_seen"),
+    [
+        pytest.param((30.0, -5.0), True, id="down the same road"),
+        pytest.param((0.0, -15.0), True, id="just round the corner"),
+        pytest.param((0.0, -60.0), False, id="far down the other road"),
+        pytest.param((-50.0, -21.0), True, id="before the fronts"),
+        pytest.param((-50.0, -40.0), False, id="behind the fronts"),
+        pytest.param((-50.0, 40.0), True, id="on a parking lot"),
+    ],
+)
+def test_houses_along_the_roads_are_in_the_way(place, is_seen):
+    plan = Plan(usual_plan().roads, lots=(Lot(0, 1, 30.0, 70.0, 25.0),))
+    assert is_in_sight(plan, np.array([place]), np.array([[-50.0, -2.0]])).tolist() == [is_seen]
