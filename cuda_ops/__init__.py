@@ -10,7 +10,7 @@ from cuda_ops.grid import Grid
 from cuda_ops.nearest import NearestInGroup, nearest_in_group
 from cuda_ops.nms import nms_bev, nms_circle
 from cuda_ops.primitives import Kind, Primitives
-from cuda_ops.rays import Hits, cast_rays
+from cuda_ops.rays import Hits, cast_rays, ray_tree
 from cuda_ops.scatter import ScatterMax, ScatterMean, scatter_max, scatter_mean
 from cuda_ops.sparse import SparseIndices, sparse_indices
 from cuda_ops.sparse_conv import sparse_conv, sparse_conv_weight_gradient, transpose_table
@@ -36,6 +36,7 @@ __all__ = [
     "nms_bev",
     "nms_circle",
     "points_in_boxes",
+    "ray_tree",
     "scatter_max",
     "scatter_mean",
     "sparse_conv",

@@ -80,6 +80,26 @@ class Primitives:
     def __len__(self) -> int:
         return len(self.kind)
 
+    def __getitem__(self, rows: Any) -> "Primitives":
+        """The shapes at `rows`, a mask or row numbers: of one kind and device with the table. All heights stay."""
+        return self._with(**{name: getattr(self, name)[rows] for name in _COLUMNS})
+
+    def posed(self, center: Any, yaw: Any, normal: Any) -> "Primitives":
+        """The same shapes in other places: center (P, 3), yaw (P,) and normal (P, 3), float32. Raises ValueError where they do not fit."""
+        space, given = space_of("Primitives.posed", kind=self.kind, center=center, yaw=yaw, normal=normal), {}
+        for name, value in (("center", center), ("yaw", yaw), ("normal", normal)):
+            given[name] = space.take(f"Primitives.{name}", value, (len(self), *_COLUMNS[name][0]), "float32")
+            if not np.isfinite(_to_numpy(given[name])).all():
+                raise ValueError(f"Primitives.{name}: expected finite numbers, got some that are not")
+        return self._with(**given)
+
+    def _with(self, **columns: Any) -> "Primitives":
+        """This table with other columns that are known to be good: it has been checked when it was made, and is not checked again."""
+        other = object.__new__(Primitives)
+        for f in fields(self):
+            object.__setattr__(other, f.name, columns.get(f.name, getattr(self, f.name)))
+        return other
+
     def __repr__(self) -> str:
         kinds, counts = np.unique(_to_numpy(self.kind), return_counts=True)
         return f"Primitives({', '.join(f'{n} {Kind(k).name.lower()}' for k, n in zip(kinds, counts, strict=True)) or 'none'})"
@@ -153,7 +173,8 @@ class Primitives:
             offset[:, 0] = (part.kind == int(Kind.HEIGHT_FIELD)) * int(shift)
             shifted.append(part.field + offset)
         columns = {name: join([getattr(part, name) for part in parts]) for name in (*_COLUMNS, "heights") if name != "field"}
-        return Primitives(**columns, field=join(shifted))
+        expect_rows("Primitives", len(columns["kind"]))
+        return parts[0]._with(**columns, field=join(shifted))
 
 
 def _to_numpy(value: Any) -> np.ndarray:
@@ -178,13 +199,15 @@ def _from_boxes(kind: Kind, boxes: Any, **columns: Any) -> Primitives:
 
 
 def _table(kind: Kind, count: int, heights: Any = (), **given: Any) -> Primitives:
-    columns = {}
-    for name, (tail, dtype) in _COLUMNS.items():
-        value = np.asarray(int(kind) if name == "kind" else _to_numpy(given.get(name, 0)))
+    columns = {name: np.zeros((count, *tail), dtype) for name, (tail, dtype) in _COLUMNS.items()}
+    columns["kind"][:] = int(kind)
+    for name, given_value in given.items():
+        value, column = np.asarray(_to_numpy(given_value)), columns[name]
         try:
-            columns[name] = np.array(np.broadcast_to(value, (count, *tail)), dtype)
+            column[:] = value
         except ValueError:
-            raise ValueError(f"Primitives.{name}: expected shape {(count, *tail)} or {tail or 'a number'}, got {value.shape}") from None
+            tail = column.shape[1:]
+            raise ValueError(f"Primitives.{name}: expected shape {column.shape} or {tail or 'a number'}, got {value.shape}") from None
     return Primitives(**columns, heights=np.asarray(heights, np.float32))
 
 

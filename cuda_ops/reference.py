@@ -203,12 +203,18 @@ def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> PointsInBoxes:
 
 
 def cast_rays(
-    origins: np.ndarray, directions: np.ndarray, primitives: Primitives, *, seed: int = 0, min_range: float = 0.0, max_range: float = np.inf
+    origins: np.ndarray,
+    directions: np.ndarray,
+    primitives: Primitives,
+    *,
+    seed: int = 0,
+    min_range: float = 0.0,
+    max_range: float | np.ndarray = np.inf,
 ) -> Hits:
     """Every ray against every primitive, without a search: half spaces, the quadratic formula, all triangles of a height field."""
     num_rays = len(origins)
     best, normals, index = np.full(num_rays, np.inf, np.float32), np.zeros((num_rays, 3), np.float32), np.full(num_rays, -1, np.int32)
-    low, high = np.float32(min_range), np.float32(max_range)
+    low, high = np.float32(min_range), np.broadcast_to(np.asarray(max_range, np.float32), num_rays)
     with np.errstate(all="ignore"):
         ways = directions.astype(np.float64) / np.linalg.norm(directions.astype(np.float64), axis=1, keepdims=True)
         for i in range(num_rays):
@@ -217,7 +223,7 @@ def cast_rays(
             for j in range(len(primitives)):
                 distance, normal = _distance_to(primitives, j, origins[i].astype(np.float64), ways[i], float(low), (seed, i))
                 rounded = np.float32(distance)
-                if not (low <= rounded <= high and rounded < best[i]) or _chance(seed, i, j, 1) < primitives.pass_chance[j]:
+                if not (low <= rounded <= high[i] and rounded < best[i]) or _chance(seed, i, j, 1) < primitives.pass_chance[j]:
                     continue
                 facing = normal if normal @ ways[i] <= 0 else -normal
                 best[i], index[i], normals[i] = rounded, j, facing

@@ -81,10 +81,30 @@ def _fake_points_in_boxes(points, boxes):
 
 
 def _fake_rays(
-    origins, directions, kind, center, size, yaw, taper, normal, pass_chance, extinction, field, heights, seed, min_range, max_range
+    origins,
+    directions,
+    kind,
+    center,
+    size,
+    yaw,
+    taper,
+    normal,
+    pass_chance,
+    extinction,
+    field,
+    heights,
+    tree,
+    farthest,
+    seed,
+    min_range,
+    max_range,
 ):
     count = origins.shape[0]
     return origins.new_empty((count,)), origins.new_empty((count, 3)), origins.new_empty((count,), dtype=torch.int32)
+
+
+def _fake_tree(kind, center, size, yaw, taper, normal, pass_chance, extinction, field, heights):
+    return kind.new_empty((rays.tree_words(kind.shape[0]),))
 
 
 def _fake_sparse_indices(coords, batch_size, axes, submanifold, capacity):
@@ -155,10 +175,16 @@ OPERATORS = {
     "points_in_boxes": Operator("(Tensor points, Tensor boxes) -> (Tensor, Tensor)", boxes._points_in_boxes, _fake_points_in_boxes),
     "cast_rays": Operator(
         "(Tensor origins, Tensor directions, Tensor kind, Tensor center, Tensor size, Tensor yaw, Tensor taper, Tensor normal,"
-        " Tensor pass_chance, Tensor extinction, Tensor field, Tensor heights, int seed, float min_range, float max_range)"
-        " -> (Tensor, Tensor, Tensor)",
+        " Tensor pass_chance, Tensor extinction, Tensor field, Tensor heights, Tensor? tree, Tensor? farthest, int seed, float min_range,"
+        " float max_range) -> (Tensor, Tensor, Tensor)",
         rays._cast_rays,
         _fake_rays,
+    ),
+    "ray_tree": Operator(
+        "(Tensor kind, Tensor center, Tensor size, Tensor yaw, Tensor taper, Tensor normal, Tensor pass_chance, Tensor extinction,"
+        " Tensor field, Tensor heights) -> Tensor",
+        rays._ray_tree,
+        _fake_tree,
     ),
     "sparse_indices": Operator(
         "(Tensor coords, int batch_size, int[] axes, bool submanifold, int? capacity) -> (Tensor, Tensor, Tensor)",

@@ -39,7 +39,7 @@ def test_rows_that_no_check_has_seen_hit_nothing():
     columns[0][0] = 77
     columns[8][1] = torch.tensor([1, 2, 2])
     _, _, primitive = torch.ops.cuda_ops.cast_rays(
-        torch.tensor([[0.5, 0.5, 9.0]]), torch.tensor([[0.0, 0, -1]]), *columns, 0, 0.0, math.inf
+        torch.tensor([[0.5, 0.5, 9.0]]), torch.tensor([[0.0, 0, -1]]), *columns, None, None, 0, 0.0, math.inf
     )
     assert primitive.tolist() == [-1]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuda_ops import Kind, Primitives, cast_rays, rays, reference
+from cuda_ops import Kind, Primitives, cast_rays, ray_tree, rays, reference
 from tests.cuda_ops.ray_scenes import assert_same, random_boxes, random_rays, scene
 
 torch = pytest.importorskip("torch")
@@ -176,7 +176,7 @@ def test_empty():
 
 
 @settings(deadline=None)  # tests everything: slow where the machine is busy
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([math.inf, 9.0]))
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([math.inf, 9.0, np.arange(1, 13, dtype=np.float32)]))
 def test_hits_are_those_of_the_reference(seed, min_range, max_range):
     origins, directions = random_rays(seed, 12)
     options = {"seed": seed, "min_range": min_range, "max_range": max_range}
@@ -187,7 +187,7 @@ def test_hits_are_those_of_the_reference(seed, min_range, max_range):
 
 
 def brute(*arguments, **options):
-    """Without the bird's-eye grid."""
+    """Without the search."""
     before = rays._CULLED
     try:
         rays._CULLED = False
@@ -208,6 +208,72 @@ def test_the_search_finds_what_testing_everything_finds(seed, each, spread):
     # Rays along borders of cells: from one primitive's corner to another's, and upright.
     origins[:20, :2], directions[:20] = parts.center[0, :2], np.float32([0, 0, -1])
     assert_same(cast_rays(origins, directions, primitives, seed=seed), brute(origins, directions, primitives, seed=seed))
+
+
+@pytest.mark.parametrize("each", [0, 1, 2, 3, 40])
+def test_a_kept_tree_changes_nothing(each):
+    primitives, (origins, directions) = scene(each, each), random_rays(each, 500)
+    tree = ray_tree(primitives)
+    assert (tree.shape, tree.dtype) == ((4 + 32 * len(primitives),), np.int32)
+    for seed in (0, 1):
+        plain = cast_rays(origins, directions, primitives, seed=seed)
+        assert_same(cast_rays(origins, directions, primitives, seed=seed, tree=tree), plain)
+
+
+def test_a_tree_of_things_in_one_place():
+    one = np.array([[10, 0, 0, 2, 2, 2, 0.0]])
+    same = Primitives.boxes(np.repeat(one, 500, axis=0))  # no cut parts them
+    assert along_x(same)[::2] == (9, 0)
+    spread = Primitives.boxes(np.column_stack([10 * 1.3 ** np.arange(240), *np.zeros((2, 240)), *np.full((3, 240), 0.5), np.zeros(240)]))
+    assert along_x(spread, min_range=1e9)[2] == int(np.flatnonzero(spread.center[:, 0] - 0.25 >= 1e9)[0])  # cuts take off one at a time
+
+
+def test_each_ray_has_its_own_largest_range():
+    primitives, (origins, directions) = scene(5, 20), random_rays(5, 2000)
+    whole = cast_rays(origins, directions, primitives, seed=5)
+    limit = whole.distance * np.resize(np.float32([0.5, 1, 2, np.nan, -1, np.inf]), 2000)
+    cut = cast_rays(origins, directions, primitives, seed=5, max_range=limit)
+    is_in_reach = whole.distance <= limit
+    assert 300 < is_in_reach.sum() < 1700
+    np.testing.assert_array_equal(cut.primitive, np.where(is_in_reach, whole.primitive, -1))
+    np.testing.assert_array_equal(cut.distance, np.where(is_in_reach, whole.distance, np.inf))
+    np.testing.assert_array_equal(cut.normal, np.where(is_in_reach[:, None], whole.normal, 0))
+    with pytest.raises(ValueError, match=r"max_range: expected shape \(2000,\), got \(3,\)"):
+        cast_rays(origins, directions, primitives, max_range=limit[:3])
+    with pytest.raises(ValueError, match="max_range: expected dtype float32, got float64"):
+        cast_rays(origins, directions, primitives, max_range=limit.astype(float))
+
+
+def test_two_tables_one_after_the_other_are_one_table():
+    one, other, (origins, directions) = scene(6, 10, chances=False), scene(7, 10, chances=False), random_rays(6, 1000)
+    first = cast_rays(origins, directions, one)
+    second = cast_rays(origins, directions, other, max_range=first.distance)
+    is_second = (second.primitive >= 0) & (second.distance < first.distance)
+    both = cast_rays(origins, directions, Primitives.concatenate(one, other))
+    np.testing.assert_array_equal(np.where(is_second, second.distance, first.distance), both.distance)
+    np.testing.assert_array_equal(np.where(is_second, second.primitive + len(one), first.primitive), both.primitive)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        pytest.param(0, 99, id="number of nodes"),
+        pytest.param(1, -1, id="number of primitives apart"),
+        pytest.param(4 + 24, 0, id="a node that is its own child"),
+        pytest.param(4 + 24, 98, id="a node that is not there"),
+        pytest.param(4 + 24, -99, id="a primitive that is not there"),
+        pytest.param(4 + 28 * 18, 18, id="a primitive apart that is not there"),
+    ],
+)
+def test_a_tree_that_leads_nowhere_is_refused(word, value):
+    primitives = scene(8)
+    tree = ray_tree(primitives)
+    assert (len(primitives), tree[1] > 0) == (18, True)
+    tree[word] = value
+    with pytest.raises(ValueError, match=r"tree: expected what cuda_ops[.]ray_tree made of this table, got other numbers"):
+        cast_rays(ZERO, X, primitives, tree=tree)
+    with pytest.raises(ValueError, match=r"tree: expected shape \(580,\), got \(548,\)"):
+        cast_rays(ZERO, X, primitives, tree=tree[:-32])
 
 
 def test_a_primitive_far_away_is_found():

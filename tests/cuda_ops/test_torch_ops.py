@@ -27,6 +27,7 @@ SHAPES = Primitives.concatenate(
     Primitives.boxes(BOXES[:5], pass_chance=0.5),
     Primitives.height_field(RNG.normal(0, 0.4, (9, 12)), (-9, -5, -2), 1.5),
 )
+TREE = cuda_ops.ray_tree(SHAPES)
 
 
 VALUES, VOXELS = RNG.normal(size=(60, 3)).astype(np.float32), RNG.integers(-1, 8, 60)
@@ -77,7 +78,12 @@ SAMPLES: dict[str, list[partial]] = {
         partial(cuda_ops.nms_circle, BOXES[:, :2], SCORES, None, 3, squared_radius=2.0, group=GROUP),
     ],
     "points_in_boxes": [partial(cuda_ops.points_in_boxes, POINTS, BOXES)],
-    "cast_rays": [partial(cuda_ops.cast_rays, *RAYS, SHAPES), partial(cuda_ops.cast_rays, *RAYS, SHAPES, seed=3, min_range=1, max_range=9)],
+    "cast_rays": [
+        partial(cuda_ops.cast_rays, *RAYS, SHAPES),
+        partial(cuda_ops.cast_rays, *RAYS, SHAPES, seed=3, min_range=1, max_range=9),
+        partial(cuda_ops.cast_rays, *RAYS, SHAPES, max_range=np.abs(POINTS[:, 3]), tree=TREE),
+    ],
+    "ray_tree": [partial(cuda_ops.ray_tree, SHAPES)],
     "scatter_max": [partial(cuda_ops.scatter_max, Grad(VALUES), VOXELS, 8)],
     "scatter_mean": [partial(cuda_ops.scatter_mean, Grad(VALUES), VOXELS, 8)],
     "scatter_max_grad": [
@@ -268,7 +274,9 @@ def test_tensors_of_any_layout(layout):
     assert_same(cuda_ops.voxelize_mean(layout(points), GRID), cuda_ops.voxelize_mean(points, GRID))
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLES if hasattr(cuda_ops, name)])
+@pytest.mark.parametrize(
+    "name", [name for name, samples in SAMPLES.items() if hasattr(cuda_ops, name) and not isinstance(samples[0].args[0], Primitives)]
+)
 def test_sparse_tensors_are_refused(name):
     call = filled(SAMPLES[name][0], tensors)
     with pytest.raises(ValueError, match=r"expected a dense tensor, got one of layout torch.sparse_coo; call .to_dense\(\) first"):

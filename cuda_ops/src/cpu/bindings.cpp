@@ -13,6 +13,7 @@ NB_MODULE(_cpu, m) {
   ops::offer(m, "points_in_boxes", &ops::cpu::points_in_boxes);
   ops::offer(m, "nms_bev", &ops::cpu::nms_bev);
   ops::offer(m, "nms_circle", &ops::cpu::nms_circle);
+  ops::offer(m, "ray_tree", &ops::cpu::ray_tree);
   ops::offer(m, "cast_rays", &ops::cpu::cast_rays);
   ops::offer(m, "sparse_outputs", &ops::cpu::sparse_outputs);
   ops::offer(m, "sparse_table", &ops::cpu::sparse_table);

@@ -30,11 +30,16 @@ void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* sc
 void nms_circle(const double* centers, int64_t num, int64_t columns, const double* scores, const int64_t* group, double radius,
                 double squared_radius, int64_t max_out, int64_t* keep, int64_t* num_kept, int num_threads);
 
-// rays.cpp; the columns of cuda_ops.Primitives, their outputs for each ray; culled: false tests every primitive
+// rays.cpp; the columns of cuda_ops.Primitives; tree: 4 + 32 num_primitives words, what the search through them needs, may be null;
+// farthest: a largest range for each ray, may be null; culled: false tests every primitive; outputs for each ray
+void ray_tree(const int32_t* kind, const float* center, const float* size, const float* yaw, const float* taper, const float* normal,
+              const float* pass_chance, const float* extinction, const int64_t* field, int64_t num_primitives, const float* heights,
+              int64_t num_heights, int32_t* tree, int num_threads);
 void cast_rays(const float* origins, const float* directions, int64_t num_rays, const int32_t* kind, const float* center, const float* size,
                const float* yaw, const float* taper, const float* normal, const float* pass_chance, const float* extinction,
-               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
-               double max_range, bool culled, float* distance, float* normals, int32_t* primitive, int num_threads);
+               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, const int32_t* tree,
+               const float* farthest, int64_t seed, double min_range, double max_range, bool culled, float* distance, float* normals,
+               int32_t* primitive, int num_threads);
 
 // sparse_indices.cpp; cells: numbers of output cells, ascending, as many as counters[kNumOutputs] says; null: the outputs are the inputs
 // (submanifold); counters: kNumSparseCounters

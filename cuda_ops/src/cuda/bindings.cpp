@@ -39,5 +39,6 @@ NB_MODULE(_cuda, m) {
   ops::offer(m, "gather_bilinear_bfloat16", &ops::cuda::gather_bilinear<ops::BFloat16>);
   ops::offer(m, "gather_bilinear_gradient_bfloat16", &ops::cuda::gather_bilinear_gradient<ops::BFloat16>);
   ops::offer(m, "transpose_table", &ops::cuda::transpose_table);
+  ops::offer(m, "ray_tree", &ops::cuda::ray_tree);
   ops::offer(m, "cast_rays", &ops::cuda::cast_rays);
 }

@@ -71,10 +71,14 @@ void gather_bilinear_gradient(const T* gradients, const T* values, MAP_LAYOUT_AR
 // sparse_conv.cu; the sums themselves are Triton kernels, see cuda_ops/sparse_triton.py
 void transpose_table(const int32_t* table, int64_t rows, int64_t offsets, int64_t num_others, int32_t* transposed, cudaStream_t stream);
 
-// rays.cu; see the CPU body
+// rays.cu; see the CPU body; there is no tree here: ray_tree writes zeros, and cast_rays does not look at them
+void ray_tree(const int32_t* kind, const float* center, const float* size, const float* yaw, const float* taper, const float* normal,
+              const float* pass_chance, const float* extinction, const int64_t* field, int64_t num_primitives, const float* heights,
+              int64_t num_heights, int32_t* tree, cudaStream_t stream);
 void cast_rays(const float* origins, const float* directions, int64_t num_rays, const int32_t* kind, const float* center, const float* size,
                const float* yaw, const float* taper, const float* normal, const float* pass_chance, const float* extinction,
-               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
-               double max_range, bool culled, float* distance, float* normals, int32_t* primitive, cudaStream_t stream);
+               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, const int32_t* tree,
+               const float* farthest, int64_t seed, double min_range, double max_range, bool culled, float* distance, float* normals,
+               int32_t* primitive, cudaStream_t stream);
 
 }  // namespace ops::cuda

@@ -69,12 +69,14 @@ struct CastRays {
   const Primitive* primitives;
   const Bounds* bounds;
   int64_t num_primitives;
-  RayLimits limits;
+  RayLimits all_limits;
+  const float* farthest_of_ray;
   bool culled;
   float *distance, *normals;
   int32_t* primitive;
   __device__ void operator()(int64_t i) const {
     const Ray ray = make_ray(origins + 3 * i, directions + 3 * i);
+    const RayLimits limits = all_limits.of_ray(farthest_of_ray, i);
     FirstHit hit;
     if (ray.is_ray) {
       const Sight sight(ray);
@@ -91,10 +93,17 @@ struct CastRays {
 
 }  // namespace
 
+void ray_tree(const int32_t* /*kind*/, const float* /*center*/, const float* /*size*/, const float* /*yaw*/, const float* /*taper*/,
+              const float* /*normal*/, const float* /*pass_chance*/, const float* /*extinction*/, const int64_t* /*field*/,
+              int64_t num_primitives, const float* /*heights*/, int64_t /*num_heights*/, int32_t* tree, cudaStream_t stream) {
+  OPS_CHECK(cudaMemsetAsync(tree, 0, sizeof(int32_t) * static_cast<size_t>(4 + 32 * num_primitives), stream));
+}
+
 void cast_rays(const float* origins, const float* directions, int64_t num_rays, const int32_t* kind, const float* center, const float* size,
                const float* yaw, const float* taper, const float* normal, const float* pass_chance, const float* extinction,
-               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, int64_t seed, double min_range,
-               double max_range, bool culled, float* distance, float* normals, int32_t* primitive, cudaStream_t stream) {
+               const int64_t* field, int64_t num_primitives, const float* heights, int64_t num_heights, const int32_t* /*tree*/,
+               const float* farthest, int64_t seed, double min_range, double max_range, bool culled, float* distance, float* normals,
+               int32_t* primitive, cudaStream_t stream) {
   if (num_rays == 0) return;
   const PrimitiveTable table{kind, center, size, yaw, taper, normal, pass_chance, extinction, field, heights, num_heights};
   const int64_t num_chunks = (num_heights + kChunk - 1) / kChunk;
@@ -108,8 +117,8 @@ void cast_rays(const float* origins, const float* directions, int64_t num_rays, 
   }
   for_each(num_primitives, stream, MakePrimitives{table, extents.get(), primitives.get(), bounds.get()});
   const RayLimits limits{static_cast<uint64_t>(seed), static_cast<float>(min_range), static_cast<float>(max_range)};
-  for_each(num_rays, stream,
-           CastRays{origins, directions, primitives.get(), bounds.get(), num_primitives, limits, culled, distance, normals, primitive});
+  for_each(num_rays, stream, CastRays{origins, directions, primitives.get(), bounds.get(), num_primitives, limits, farthest, culled,
+                                      distance, normals, primitive});
 }
 
 }  // namespace ops::cuda

@@ -326,6 +326,11 @@ OPS_HOST_DEVICE double log_same(double x) {
 struct RayLimits {
   uint64_t seed;
   float min_range, max_range;
+
+  /// Those of one ray. farthest: each ray's own largest range, or null; NaN lets it hit nothing.
+  OPS_HOST_DEVICE RayLimits of_ray(const float* farthest, int64_t ray) const {
+    return {seed, min_range, farthest && !(farthest[ray] >= max_range) ? farthest[ray] : max_range};
+  }
 };
 
 /// The box along the world's axes that holds a primitive, rounded outwards; infinite for a plane.
@@ -355,17 +360,15 @@ struct Sight {
     const float z0 = (b.low_z - z) * per_z, z1 = (b.high_z - z) * per_z;
     const float enter = most(most(least(x0, x1), least(y0, y1)), most(least(z0, z1), nearest));
     const float leave = least(least(most(x0, x1), most(y0, y1)), least(most(z0, z1), farthest));
-    // Each of these is off by 2e-7 of itself at most: a difference, a reciprocal and a product, rounded. The exact test, in double, is off by
-    // far less than what is allowed for here, from however far away.
-    return enter - 1e-6f * enter <= leave + 1e-6f * fabsf(leave);
+    return overlaps(enter, leave);
   }
 
- private:
-  /// Along an axis: so large that no primitive beside the ray, and so small that every one around it, comes into reach. Never infinite, which
-  /// times 0 would be no number.
-  OPS_HOST_DEVICE static float per_metre(double slope) {
-    return static_cast<float>(fabs(slope) > 1e-30 ? 1 / slope : slope < 0 ? -1e30 : 1e30);
-  }
+  /// Whether a ray that is in a box from `enter` to `leave` may meet what is in it. Each of these is off by 2e-7 of itself at most: a
+  /// difference, a reciprocal and a product, rounded. The exact test, in double, is off by far less than what is allowed for here, from
+  /// however far away.
+  OPS_HOST_DEVICE static bool overlaps(float enter, float leave) { return enter - kRoom * enter <= leave + kRoom * fabsf(leave); }
+  static constexpr float kRoom = 1e-6f;
+
 #ifdef __CUDA_ARCH__  // one instruction each, and no NaN in sight
   OPS_HOST_DEVICE static float least(float a, float b) { return fminf(a, b); }
   OPS_HOST_DEVICE static float most(float a, float b) { return fmaxf(a, b); }
@@ -373,6 +376,13 @@ struct Sight {
   OPS_HOST_DEVICE static float least(float a, float b) { return a < b ? a : b; }
   OPS_HOST_DEVICE static float most(float a, float b) { return a > b ? a : b; }
 #endif
+
+ private:
+  /// Along an axis: so large that no primitive beside the ray, and so small that every one around it, comes into reach. Never infinite, which
+  /// times 0 would be no number.
+  OPS_HOST_DEVICE static float per_metre(double slope) {
+    return static_cast<float>(fabs(slope) > 1e-30 ? 1 / slope : slope < 0 ? -1e30 : 1e30);
+  }
 };
 
 /// The best hit so far: the smaller distance in float32, of equal ones the lower primitive.

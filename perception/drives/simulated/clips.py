@@ -11,11 +11,12 @@ from perception.core import NUSCENES_DETECTION, Boxes3D, DataError, Detections, 
 from perception.core.files import atomic_write
 from perception.core.frame import Frame, Sweep
 from perception.drives.simulated.parallel import map_scenes
-from perception.drives.simulated.recording import LIDAR_TO_EGO, MODEL, count_points, scan_at
+from perception.drives.simulated.recording import count_points, readings, scan_at
+from perception.drives.simulated.rigs import NUSCENES_RIG, Rig
 from perception.drives.simulated.street import SimulatedScene, simulate_scene
 from perception.drives.sweeps import accumulate_sweeps
 
-NUM_SWEEPS = 10
+NUM_SWEEPS = 10  # of a lidar at 20 Hz
 CLIPS_A_SCENE = 4
 _FRAMES_APART = 5  # key frames: 2.5 s, in which a street has changed
 _STEP = 0.005  # metres between coordinates that a clip can hold: +-163 m in 16 bits
@@ -26,7 +27,7 @@ _LARGEST = 64 << 20  # bytes of a clip's file, far above any
 class Clip:
     """One training sample.
 
-    cloud         ten sweeps in the lidar frame of the key sweep, ages in seconds; coordinates in steps of 5 mm
+    cloud         sweeps of half a second in the lidar frame of the key sweep, ages in seconds; coordinates in steps of 5 mm
     lidar_to_ego  how the lidar is mounted
     truth         objects in the EGO frame of the key sweep, with the returns of the key sweep within each box
     """
@@ -36,18 +37,22 @@ class Clip:
     truth: Detections
 
 
-def simulated_frame(scene: SimulatedScene, index: int, *, num_sweeps: int = NUM_SWEEPS) -> Frame:
-    """A key frame of a scene with its cloud and the sweeps before it, scanned at once and kept in memory."""
-    key_us, step = int(scene.timestamps_us[index]), round(1e6 / MODEL.rate_hz)
+def simulated_frame(scene: SimulatedScene, index: int, *, rig: Rig = NUSCENES_RIG, num_sweeps: int | None = None) -> Frame:
+    """A key frame of a scene with its cloud and the sweeps before it, scanned at once and kept in memory.
+
+    num_sweeps  in all, `rig.num_sweeps` where not given
+    Intensities are readings of 0..255, whatever the lidar's own recordings make of them.
+    """
+    key_us, step = int(scene.timestamps_us[index]), rig.sweep_us
     sweeps, counts = [], np.zeros(len(scene.objects), np.int64)
-    for k in range(num_sweeps):
-        turn, ego_to_global = scan_at(scene, key_us - k * step, num_pieces=4)
+    for k in range(rig.num_sweeps if num_sweeps is None else num_sweeps):
+        turn, ego_to_global = scan_at(scene, key_us - k * step, rig, num_pieces=4)
         points = np.zeros((int(turn.is_return.sum()), 5), np.float32)
-        points[:, :4] = turn.points[turn.is_return]
+        points[:, :3], points[:, 3] = turn.points[turn.is_return, :3], readings(rig, turn)[turn.is_return]
         cloud = PointCloud(points, turn.ring[turn.is_return].astype(np.int64))
-        sweeps.append(Sweep(f"{scene.name}-{key_us - k * step}", key_us - k * step, LIDAR_TO_EGO, ego_to_global, partial(_same, cloud)))
+        sweeps.append(Sweep(f"{scene.name}-{key_us - k * step}", key_us - k * step, rig.lidar_to_ego, ego_to_global, partial(_same, cloud)))
         if k == 0:
-            counts = count_points(scene, index, turn, ego_to_global @ LIDAR_TO_EGO)
+            counts = count_points(scene, index, turn, ego_to_global @ rig.lidar_to_ego)
     here = [i for i, thing in enumerate(scene.objects) if thing.present[index]]
     truth = scene.truth(index)
     truth = Detections(
@@ -63,7 +68,7 @@ def simulated_frame(scene: SimulatedScene, index: int, *, num_sweeps: int = NUM_
     return Frame(
         token=key.token,
         timestamp_us=key_us,
-        lidar_to_ego=LIDAR_TO_EGO,
+        lidar_to_ego=rig.lidar_to_ego,
         ego_to_global=key.ego_to_global,
         cameras={},
         truth=truth,
@@ -72,21 +77,32 @@ def simulated_frame(scene: SimulatedScene, index: int, *, num_sweeps: int = NUM_
     )
 
 
-def write_clips(folder: Path, count: int, *, seed: int, density: float = 1.0, workers: int = 1) -> list[Path]:
+def write_clips(
+    folder: Path,
+    count: int,
+    *,
+    seed: int,
+    density: float = 1.0,
+    rig: Rig = NUSCENES_RIG,
+    varies: bool = False,
+    workers: int = 1,
+) -> list[Path]:
     """Simulate `count` clips into `folder/clip-000000.npz`, ..., four from each street; the same seed gives the same bytes.
 
     density  of the streets, drawn between half and double of it; each depends on the seed and its own number only
+    rig      the lidar
+    varies   each street is seen from another vehicle (`Rig.varied`)
     """
     numbers = range(-(-count // CLIPS_A_SCENE))
-    write = partial(_write_scene, Path(folder), count, seed, density)
+    write = partial(_write_scene, Path(folder), count, seed, density, rig, varies)
     return [path for paths in map_scenes(write, numbers, workers) for path in paths]
 
 
-def write_clip(path: Path, frame: Frame) -> None:
-    """One clip from a frame that knows its truth and its earlier sweeps. Raises DataError for one without truth."""
+def write_clip(path: Path, frame: Frame, *, num_sweeps: int = NUM_SWEEPS) -> None:
+    """One clip of `num_sweeps` sweeps from a frame that knows its truth and its earlier sweeps. Raises DataError for one without truth."""
     if frame.truth is None:
         raise DataError(f"frame {frame.token}: expected one with truth")
-    points = accumulate_sweeps(frame, NUM_SWEEPS).points
+    points = accumulate_sweeps(frame, num_sweeps).points
     place = np.round(points[:, :3] / _STEP)
     is_near = (np.abs(place) < 2**15 - 1).all(axis=1)
     truth = frame.truth.transformed(frame.ego_to_global.inverse())
@@ -151,12 +167,14 @@ def _same(cloud: PointCloud) -> PointCloud:
     return cloud
 
 
-def _write_scene(folder: Path, count: int, seed: int, density: float, number: int) -> list[Path]:
+def _write_scene(folder: Path, count: int, seed: int, density: float, rig: Rig, varies: bool, number: int) -> list[Path]:
     rng = np.random.default_rng([seed, number])
     crowd = density * 2.0 ** rng.uniform(-1, 1)
     scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=1 + _FRAMES_APART * (CLIPS_A_SCENE - 1), density=crowd)
+    if varies:
+        rig = rig.varied(np.random.default_rng([seed, number, 1]))
     paths = []
     for k in range(min(CLIPS_A_SCENE, count - number * CLIPS_A_SCENE)):
         paths.append(folder / f"clip-{number * CLIPS_A_SCENE + k:06d}.npz")
-        write_clip(paths[-1], simulated_frame(scene, k * _FRAMES_APART))
+        write_clip(paths[-1], simulated_frame(scene, k * _FRAMES_APART, rig=rig), num_sweeps=rig.num_sweeps)
     return paths

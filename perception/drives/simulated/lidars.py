@@ -112,6 +112,7 @@ LIDARS = {
             start_deg=89.65,
             forward_axis="y",
             keeps_missing=True,
+            blind=((0, 0, 158, 204), (1, 1, 165, 196), (2, 2, 169, 171)),
         ),
         LidarModel(
             "hdl64e_kitti",

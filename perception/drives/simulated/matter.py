@@ -1,10 +1,12 @@
 """What the simulated world is made of: the shapes that rays meet, and what their surfaces give back."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from cuda_ops import Kind, Primitives
+from cuda_ops import Kind, Primitives, ray_tree
 
 SCENERY = -1  # owner of what belongs to no object
 
@@ -26,6 +28,17 @@ class Matter:
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+    def on(self, device: str | None) -> tuple[Primitives, Any]:
+        """The shapes where rays are cast, and their tree: NumPy arrays without a device, else torch tensors on it. Made once."""
+        if device not in self._on:
+            shapes = self.shapes if device is None else self.shapes.to(device)
+            self._on[device] = shapes, ray_tree(shapes)
+        return self._on[device]
+
+    @cached_property
+    def _on(self) -> dict[str | None, tuple[Primitives, Any]]:
+        return {}
 
     @staticmethod
     def of(
@@ -68,11 +81,9 @@ class Matter:
         center = (turned(s.center.astype(np.float64)) + offset).astype(np.float32)
         new_yaw = np.where(is_plane, s.yaw, s.yaw + yaw).astype(np.float32)
         normal = turned(s.normal.astype(np.float64)).astype(np.float32)
-        shapes = Primitives(s.kind, center, s.size, new_yaw, s.taper, normal, s.pass_chance, s.extinction, s.field, s.heights)
+        shapes = s.posed(center, new_yaw, normal)
         return Matter(shapes, self.reflectivity, self.color, self.owner)
 
     def taken(self, rows: np.ndarray) -> "Matter":
         """The shapes at `rows`: a mask or row numbers."""
-        s = self.shapes
-        columns = {f.name: getattr(s, f.name)[rows] for f in fields(Primitives) if f.name != "heights"}
-        return Matter(Primitives(**columns, heights=s.heights), self.reflectivity[rows], self.color[rows], self.owner[rows])
+        return Matter(self.shapes[rows], self.reflectivity[rows], self.color[rows], self.owner[rows])

@@ -13,16 +13,13 @@ from perception.core.files import write_bytes
 from perception.drives.simulated.camera import CAMERAS, camera_time_us, camera_to_ego, render
 from perception.drives.simulated.catalog import SENSORS
 from perception.drives.simulated.lidar import Turn, scan, sensor_poses
-from perception.drives.simulated.lidars import LIDARS
 from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parallel import map_scenes
+from perception.drives.simulated.rigs import NUSCENES_RIG, Rig
 from perception.drives.simulated.street import SimulatedScene
 
 LIDAR = SENSORS[0]
-LIDAR_TO_EGO = Transform.from_quaternion(LIDAR.rotation, LIDAR.translation)
-MODEL = LIDARS["hdl32e_nuscenes"]
 _CHANNELS = [sensor.channel for sensor in SENSORS]
-SWEEPS_BEFORE = 10  # of the first key frame
 _KNOTS = 5  # poses within a turn, between which the sensor moves evenly
 
 
@@ -56,16 +53,19 @@ class Recording:
     num_points: list[np.ndarray]
 
 
-def record_scenes(root: Path, scenes: Sequence[SimulatedScene], *, cameras: bool = False, workers: int = 1) -> list[Recording]:
+def record_scenes(
+    root: Path, scenes: Sequence[SimulatedScene], *, rig: Rig = NUSCENES_RIG, cameras: bool = False, workers: int = 1
+) -> list[Recording]:
     """Record scenes into `root/samples` and `root/sweeps`: every sweep from half a second before the first key frame to the last one, and
     with `cameras` the pictures of the key frames.
 
+    rig      the lidar; files hold its readings of 0..255, whatever its own recordings make of them
     workers  processes; where there are more than scenes, they share the frames of each (see `map_scenes`)
     Files appear complete or not at all; the same scenes give the same bytes.
     """
     num_parts = max(-(-workers // max(len(scenes), 1)), 1)
     items = [(scene, part) for scene in scenes for part in range(num_parts)]
-    found = map_scenes(partial(_record_part, root, cameras, num_parts), items, workers)
+    found = map_scenes(partial(_record_part, root, rig, cameras, num_parts), items, workers)
     recordings = []
     for first in range(0, len(found), num_parts):
         parts = found[first : first + num_parts]
@@ -74,40 +74,46 @@ def record_scenes(root: Path, scenes: Sequence[SimulatedScene], *, cameras: bool
     return recordings
 
 
-def _record_part(root: Path, cameras: bool, num_parts: int, item: tuple[SimulatedScene, int]) -> Recording:
+def _record_part(root: Path, rig: Rig, cameras: bool, num_parts: int, item: tuple[SimulatedScene, int]) -> Recording:
     """Record the `part`-th of so many parts of a scene: key frames that follow each other, each with the sweeps before it."""
     scene, part = item
     frames = np.array_split(np.arange(len(scene)), num_parts)[part].tolist()
     files, num_points = [], []
-    for time_us, frame, is_key in sweep_times(scene.timestamps_us):
+    for time_us, frame, is_key in sweep_times(scene.timestamps_us, rig.sweep_us):
         if frame not in frames:
             continue
-        turn, ego_to_global = scan_at(scene, time_us)
+        turn, ego_to_global = scan_at(scene, time_us, rig)
         folder = "samples" if is_key else "sweeps"
         name = f"{folder}/{LIDAR.channel}/simulated-{scene.name}__{LIDAR.channel}__{time_us}.pcd.bin"
-        rows = np.column_stack([turn.points, turn.ring]).astype("<f4")
+        rows = np.column_stack([turn.points[:, :3], readings(rig, turn), turn.ring]).astype("<f4")
         write_bytes(Path(root) / name, rows.tobytes())
         files.append(SensorFile(LIDAR.channel, time_us, name, frame, is_key, ego_to_global))
         if is_key:
-            num_points.append(count_points(scene, frame, turn, ego_to_global @ LIDAR_TO_EGO))
+            num_points.append(count_points(scene, frame, turn, ego_to_global @ rig.lidar_to_ego))
     for frame in frames if cameras else []:
         files += _pictures(root, scene, frame)
     return Recording(files, num_points)
 
 
-def scan_at(scene: SimulatedScene, time_us: int, *, num_pieces: int = 6) -> tuple[Turn, Transform]:
-    """The lidar's turn that ends at a time, and the ego vehicle's pose then."""
+def scan_at(scene: SimulatedScene, time_us: int, rig: Rig = NUSCENES_RIG, *, num_pieces: int = 6) -> tuple[Turn, Transform]:
+    """The lidar's turn with a time stamp, and the recorded pose of the ego vehicle then."""
     seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
     rng = np.random.default_rng([scene.world.seed, time_us])
-    turn = scan(MODEL, partial(_lidar_at, scene), scene.world.matter_at, seconds, rng, num_pieces=num_pieces)
-    return turn, _ego_to_global(scene, seconds)
+    matter_at = partial(scene.world.matter_at, with_ego=False)
+    turn = scan(rig.model, partial(_lidar_at, scene, rig), matter_at, seconds, rng, num_pieces=num_pieces, own=rig.own_returns)
+    return turn, scene.ego_to_global_at(seconds)
 
 
-def sweep_times(timestamps_us: np.ndarray) -> list[tuple[int, int, bool]]:
-    """(time stamp, key frame, is key) of every sweep: ten turns of 50 ms from each key frame to the next, and ten before the first."""
-    step = round(1e6 / MODEL.rate_hz)
+def readings(rig: Rig, turn: Turn) -> np.ndarray:
+    """(N,) float32 intensities of a turn as 0..255, the same for all lidars."""
+    return turn.points[:, 3] / np.float32(rig.model.intensity_scale)
+
+
+def sweep_times(timestamps_us: np.ndarray, step: int = NUSCENES_RIG.sweep_us) -> list[tuple[int, int, bool]]:
+    """(time stamp, key frame, is key) of every sweep: turns of about `step` microseconds from each key frame to the next, ten at 20 Hz,
+    and those of half a second before the first."""
     first = int(timestamps_us[0])
-    times = [(first - step * k, 0, False) for k in range(SWEEPS_BEFORE, 0, -1)] + [(first, 0, True)]
+    times = [(first - step * k, 0, False) for k in range(round(500_000 / step), 0, -1)] + [(first, 0, True)]
     for frame in range(1, len(timestamps_us)):
         begin, end = int(timestamps_us[frame - 1]), int(timestamps_us[frame])
         count = max(round((end - begin) / step), 1)
@@ -143,14 +149,10 @@ def _pictures(root: Path, scene: SimulatedScene, frame: int) -> list[SensorFile]
         name = f"samples/{camera.channel}/simulated-{scene.name}__{camera.channel}__{time_us}.jpg"
         write_bytes(Path(root) / name, picture.jpeg())
         size = (picture.image.shape[1], picture.image.shape[0])
-        files.append(SensorFile(camera.channel, time_us, name, frame, True, _ego_to_global(scene, seconds), size))
+        files.append(SensorFile(camera.channel, time_us, name, frame, True, scene.ego_to_global_at(seconds), size))
     return files
 
 
-def _lidar_at(scene: SimulatedScene, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _lidar_at(scene: SimulatedScene, rig: Rig, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     knots = np.linspace(seconds.min() - 1e-4, seconds.max() + 1e-4, _KNOTS)
-    return sensor_poses(seconds, knots, [pose @ LIDAR_TO_EGO for pose in scene.world.ego_to_street(knots)])
-
-
-def _ego_to_global(scene: SimulatedScene, seconds: float) -> Transform:
-    return scene.street_to_global @ scene.world.ego_to_street(np.array([seconds]))[0]
+    return sensor_poses(seconds, knots, [pose @ rig.lidar_to_ego for pose in scene.world.ego_to_street(knots)])

@@ -12,6 +12,7 @@ import numpy as np
 
 from perception.core import NUSCENES_DETECTION, Boxes3D, Detections, Transform, UsageError
 from perception.drives.simulated.catalog import attribute_name, token
+from perception.drives.simulated.ego import PoseErrors
 from perception.drives.simulated.furniture import Standing, furnish
 from perception.drives.simulated.matter import SCENERY
 from perception.drives.simulated.plans import draw_plan
@@ -58,7 +59,11 @@ class SimulatedObject:
 
 @dataclass(frozen=True, eq=False)
 class SimulatedScene:
-    """F key frames of a drive: `timestamps_us` (F,) int64, the ego vehicle's poses, the objects around it, and the world they are in."""
+    """F key frames of a drive: `timestamps_us` (F,) int64, the ego vehicle's poses, the objects around it, and the world they are in.
+
+    Poses are the recorded ones, a little off (see `ego`); the truth follows them, as an annotator's would who marks boxes in the cloud of a
+    key frame: relative to the vehicle every box is exactly where the sensors see the object, and on the map it shares the pose's error.
+    """
 
     name: str
     timestamps_us: np.ndarray
@@ -69,6 +74,14 @@ class SimulatedScene:
 
     def __len__(self) -> int:
         return len(self.timestamps_us)
+
+    def ego_to_global_at(self, seconds: float) -> Transform:
+        """The recorded pose at a time from the first key frame on."""
+        return self.street_to_global @ self.world.recorded_ego_to_street(seconds)
+
+    def street_to_global_at(self, seconds: float) -> Transform:
+        """Where things of the street are recorded at a time from the first key frame on."""
+        return self.street_to_global @ self.world.street_to_recorded(seconds)
 
     def truth(self, frame: int) -> Detections:
         """The objects present at a frame, in the order of `objects`, in the global frame."""
@@ -99,12 +112,16 @@ def simulate_scene(
     density: float = 1.0,
     radius: float = 60.0,
     start_us: int = 1_600_000_000_000_000,
+    pose_errors: float = 1.0,
+    keeps_height: bool = False,
 ) -> SimulatedScene:
     """One drive through a new street.
 
     num_frames  key frames, half a second apart
     density     1 gives 15 - 120 objects within `radius` of the ego vehicle, 65 in the mean; people and traffic scale with it
     radius      metres around the ego vehicle in which objects are annotated
+    pose_errors   how far recorded poses are off: 0 not at all, 1 as usual (4 cm, 0.04 degrees)
+    keeps_height  recorded poses have the true height; else it is 0, as on nuScenes
     """
     if num_frames < 1 or density <= 0 or radius <= 0:
         raise UsageError(f"simulate_scene: expected num_frames >= 1, density > 0 and radius > 0, got {num_frames}, {density} and {radius}")
@@ -126,7 +143,8 @@ def simulate_scene(
     seconds = (timestamps_us - timestamps_us[0]) / 1e6
     s, speed = motion.at(seconds + LEAD)
     sources = [body for body in population.bodies if body.mover != ego] + standing
-    world = World(terrain, population.routes, motion, ego, sources, np.full(len(sources), SCENERY), seed, density)
+    errors = PoseErrors.draw(np.random.default_rng([seed, 4]), scale=pose_errors, keeps_height=keeps_height)
+    world = World(terrain, population.routes, motion, ego, sources, np.full(len(sources), SCENERY), seed, density, errors)
     poses = world.ego_to_street(seconds)
     ego_xy = np.array([pose.translation[:2] for pose in poses])
     tracks = [
@@ -140,12 +158,14 @@ def simulate_scene(
     visibility = _visibility(plan, tracks, apart <= radius, ego_xy)
     front = np.array([np.sqrt(track.size[0] * track.size[1]) * track.size[2] for track in tracks]).reshape(-1, 1)
     is_seen = (apart <= radius) & (visibility > 0.1) & (visibility * front > LEAST_SEEN * np.maximum(apart, 1.0) ** 2)
+    maps = [street_to_global @ world.street_to_recorded(t) for t in seconds.tolist()]
     objects = []
     for i in np.flatnonzero(is_seen.any(axis=1)).tolist():  # nobody annotates what is never seen
         world.owners[rows[i]] = len(objects)
         name_of = token(name, "instance", i, start_us)
-        objects.append(tracks[i].finished(name_of, _without_gaps(is_seen[i]), visibility[i], street_to_global))
-    return SimulatedScene(name, timestamps_us, [street_to_global @ pose for pose in poses], objects, world, street_to_global)
+        objects.append(tracks[i].finished(name_of, _without_gaps(is_seen[i]), visibility[i], maps))
+    recorded = [street_to_global @ world.recorded_ego_to_street(t) for t in seconds.tolist()]
+    return SimulatedScene(name, timestamps_us, recorded, objects, world, street_to_global)
 
 
 def _without_gaps(is_seen: np.ndarray) -> np.ndarray:
@@ -186,13 +206,14 @@ class _Track:
     is_parked: bool
     is_sitting: bool = False
 
-    def finished(self, name: str, present: np.ndarray, visibility: np.ndarray, street_to_global: Transform) -> SimulatedObject:
-        yaw = self.yaw + street_to_global.yaw
+    def finished(self, name: str, present: np.ndarray, visibility: np.ndarray, maps: list[Transform]) -> SimulatedObject:
+        """`maps` are street to global, one a frame."""
+        yaw = self.yaw + np.unwrap([street_to_global.yaw for street_to_global in maps])
         velocity = self.speed[:, None] * np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
         attribute = [attribute_name(self.class_name, v, parked=self.is_parked) for v in self.speed.tolist()]
         if self.is_sitting:
             attribute = ["pedestrian.sitting_lying_down"] * len(attribute)
-        center = street_to_global.apply(self.center)
+        center = np.array([street_to_global.apply(place) for street_to_global, place in zip(maps, self.center, strict=True)])
         return SimulatedObject(self.class_name, name, self.size, present, center, yaw, velocity, np.array(attribute), visibility)
 
 

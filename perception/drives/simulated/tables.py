@@ -21,6 +21,7 @@ from perception.drives.simulated.catalog import (
     token,
 )
 from perception.drives.simulated.recording import Recording, SensorFile, record_scenes
+from perception.drives.simulated.rigs import NUSCENES_RIG, Rig
 from perception.drives.simulated.street import SimulatedScene
 
 Rows = list[dict[str, Any]]
@@ -37,6 +38,7 @@ def write_nuscenes(
     version: str,
     splits: Mapping[str, Sequence[str]],
     lidar: bool = False,
+    rig: Rig = NUSCENES_RIG,
     cameras: bool = False,
     workers: int = 1,
 ) -> Path:
@@ -45,6 +47,7 @@ def write_nuscenes(
     splits   split name -> scene names, for `splits.json`; the devkit reads its own lists instead where a name is one of the official splits
     lidar    record the lidar: key sweeps into `samples`, those between them into `sweeps`; num_lidar_pts counts their returns. Without it
              each sample has one LIDAR_TOP sample_data whose file is named but not written, and num_lidar_pts is an estimate
+    rig      the lidar and its place, in the tables as LIDAR_TOP
     cameras  record six pictures a key frame as well
     workers  processes that record (see `parallel.map_scenes`)
     Tokens depend on the scenes' names and the version only; the same scenes give the same bytes.
@@ -59,11 +62,11 @@ def write_nuscenes(
             raise UsageError(f"write_nuscenes: split {split!r}: expected scenes of {names}, got {unknown}")
     folder = inside(Path(root), version, where="write_nuscenes: version")
     recordings: Sequence[Recording | None] = (
-        record_scenes(Path(root), scenes, cameras=cameras, workers=workers) if lidar else [None] * len(scenes)
+        record_scenes(Path(root), scenes, rig=rig, cameras=cameras, workers=workers) if lidar else [None] * len(scenes)
     )
     tables = fixed_tables(cameras=lidar and cameras)
     for scene, recording in zip(scenes, recordings, strict=True):
-        for name, rows in scene_tables(scene, version, recording).items():
+        for name, rows in scene_tables(scene, version, recording, rig=rig).items():
             tables[name] += rows
     tables["map"] = [map_record(version, [log["token"] for log in tables["log"]])]
     write_bytes(Path(root) / tables["map"][0]["filename"], _white_png())
@@ -86,7 +89,7 @@ def fixed_tables(*, cameras: bool = False) -> dict[str, Rows]:
     return tables | {name: [] for name in empty}
 
 
-def scene_tables(scene: SimulatedScene, version: str, recording: Recording | None = None) -> dict[str, Rows]:
+def scene_tables(scene: SimulatedScene, version: str, recording: Recording | None = None, *, rig: Rig = NUSCENES_RIG) -> dict[str, Rows]:
     """The rows that one scene adds to each table."""
     samples = [token(version, scene.name, "sample", i) for i in range(len(scene))]
     log, scene_token = token(version, scene.name, "log"), token(version, scene.name, "scene")
@@ -103,7 +106,7 @@ def scene_tables(scene: SimulatedScene, version: str, recording: Recording | Non
             {"token": name, "timestamp": time, **link, "scene_token": scene_token}
             for name, time, link in zip(samples, scene.timestamps_us.tolist(), _links(samples), strict=True)
         ],
-        "calibrated_sensor": [_calibration(version, scene.name, sensor) for sensor in SENSORS if sensor.channel in channels],
+        "calibrated_sensor": [_calibration(version, scene.name, sensor, rig) for sensor in SENSORS if sensor.channel in channels],
         "ego_pose": [],
         "sample_data": [],
     }
@@ -133,10 +136,11 @@ def _named_files(scene: SimulatedScene, log_name: str) -> list[SensorFile]:
     ]
 
 
-def _calibration(version: str, scene: str, sensor: Sensor) -> dict[str, Any]:
-    rotation = Transform.from_quaternion(sensor.rotation).quaternion.tolist()
+def _calibration(version: str, scene: str, sensor: Sensor, rig: Rig) -> dict[str, Any]:
+    place = rig.lidar_to_ego if sensor is LIDAR else Transform.from_quaternion(sensor.rotation, sensor.translation)
     names = {"token": token(version, scene, "calibrated_sensor", sensor.channel), "sensor_token": token("sensor", sensor.channel)}
-    return names | {"translation": list(sensor.translation), "rotation": rotation, "camera_intrinsic": sensor.intrinsic_matrix}
+    mounting = {"translation": place.translation.tolist(), "rotation": place.quaternion.tolist()}
+    return names | mounting | {"camera_intrinsic": sensor.intrinsic_matrix}
 
 
 def annotation_tables(scene: SimulatedScene, samples: list[str], recording: Recording | None = None) -> dict[str, Rows]:

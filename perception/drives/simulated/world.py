@@ -1,20 +1,22 @@
 """A simulated scene at any moment between its frames: where everything is, and what rays would meet there."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
 from cuda_ops import Primitives
 from perception.core import Transform
 from perception.drives.simulated.bodies import body_of
+from perception.drives.simulated.ego import PoseErrors, Sway, tilt
 from perception.drives.simulated.furniture import Standing
 from perception.drives.simulated.matter import SCENERY, Matter
+from perception.drives.simulated.paths import PathTable
 from perception.drives.simulated.population import Body
 from perception.drives.simulated.routes import Route
 from perception.drives.simulated.scenery import build_scenery
 from perception.drives.simulated.terrain import Terrain
-from perception.drives.simulated.traffic import Motion
+from perception.drives.simulated.traffic import STEP, Motion
 
 LEAD = 0.8  # seconds of motion before the first key frame: its earlier sweeps
 REAR_AXLE = 1.35  # metres from the middle of the ego vehicle back to its origin
@@ -34,6 +36,7 @@ class World:
     owners      (K,) row of each among the scene's objects, or SCENERY where nobody annotates it
     seed        draws scenery and bodies
     density     as in `simulate_scene`
+    errors      of the recorded poses
     """
 
     terrain: Terrain
@@ -44,46 +47,86 @@ class World:
     owners: np.ndarray
     seed: int
     density: float
+    errors: PoseErrors
 
     def ego_to_street(self, seconds: np.ndarray) -> list[Transform]:
-        """Poses of the ego vehicle, wheels on the ground, at times (T,) from the first key frame on."""
-        s, _ = self.motion.at(np.asarray(seconds) + LEAD)
-        x, y, yaw = self.routes[self.ego].path.pose(s[:, self.ego] - REAR_AXLE)
-        return self.terrain.poses(x, y, yaw)
+        """True poses of the ego vehicle, wheels on the ground, leaning on its springs, at times (T,) from the first key frame on."""
+        on_wheels = self.terrain.poses(*self._ego_on_path(seconds))
+        leans = self._sway.at(seconds).tolist()
+        return [Transform(p.rotation @ tilt(*lean), p.translation) for p, lean in zip(on_wheels, leans, strict=True)]
+
+    def ego_speed(self, seconds: np.ndarray) -> np.ndarray:
+        """(T,) m/s at times (T,) from the first key frame on."""
+        return self.motion.at(np.asarray(seconds) + LEAD)[1][:, self.ego]
+
+    def recorded_ego_to_street(self, seconds: float) -> Transform:
+        """The pose that goes into recordings: the true one with the errors of localisation."""
+        return self.errors.recorded(self.ego_to_street(np.array([seconds]))[0], seconds)
+
+    def street_to_recorded(self, seconds: float) -> Transform:
+        """Where things of the street are recorded: annotators see them from the true pose and place them by the recorded one."""
+        return self.recorded_ego_to_street(seconds) @ self.ego_to_street(np.array([seconds]))[0].inverse()
 
     def places(self, seconds: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Bottom middle (K, 3) and yaw (K,) of all sources, and the way (K,) that each has gone along its path, metres."""
+        place, yaw, way = (values.copy() for values in self._standing_places)
+        rows, mover, offset = self._movers
         s, _ = self.motion.at(np.array([seconds + LEAD]))
-        rows = []
-        for source in self.sources:
-            if isinstance(source, Standing):
-                rows.append((source.x, source.y, source.yaw, 0.0))
-            else:
-                way = s[0, source.mover] + source.offset
-                x, y, yaw = self.routes[source.mover].path.pose(np.array([way]))
-                rows.append((float(x[0]), float(y[0]), float(yaw[0]), float(way)))
-        x, y, yaw, way = np.array(rows, np.float64).reshape(-1, 4).T
-        return np.stack([x, y, self.terrain.height(x, y)], axis=1), yaw, way
+        way[rows] = s[0, mover] + offset
+        x, y, yaw[rows] = self._paths.pose(mover, way[rows])
+        place[rows] = np.stack([x, y, self.terrain.height(x, y)], axis=1)
+        return place, yaw, way
 
-    def matter_at(self, seconds: float) -> tuple[Matter, Matter]:
-        """All shapes in the street frame: what stands (ground, scenery, parked things), and what moves, the ego vehicle's own roof too."""
+    def matter_at(self, seconds: float, *, with_ego: bool = True) -> tuple[Matter, Matter]:
+        """All shapes in the street frame: what stands (ground, scenery, parked things), and what moves, the ego vehicle's own roof too.
+
+        What stands is the same value at every time.
+        """
         place, yaw, way = self.places(seconds)
-        pose = self.ego_to_street(np.array([seconds]))[0]
-        is_near = np.hypot(*(place - pose.translation)[:, :2].T) < _SIGHT
-        moving, first = self._moving
-        phase = np.round(way / STRIDE * _PHASES).astype(int) % _PHASES
-        rows, owner_of_row = [], []
-        for i in np.flatnonzero(is_near).tolist():
-            if i in first:
-                begins = first[i]
-                k = int(phase[i]) if len(begins) > 2 else 0
-                rows.append(np.arange(begins[k], begins[k + 1]))
-                owner_of_row.append(np.full(len(rows[-1]), i))
-        ego = ego_body().moved(pose.yaw, pose.translation)
-        if not rows:
-            return self._still, ego
-        source = np.concatenate(owner_of_row)
-        return self._still, Matter.concatenate(moving.taken(np.concatenate(rows)).moved(yaw[source], place[source]), ego)
+        x, y, _ = self._ego_on_path(np.array([seconds]))
+        moving, begins, ends = self._moving
+        is_near = np.hypot(place[:, 0] - x, place[:, 1] - y) < _SIGHT
+        near = np.flatnonzero(is_near & (ends[:, 0] > begins[:, 0]))
+        phase = np.round(way[near] / STRIDE * _PHASES).astype(int) % _PHASES
+        begin, count = begins[near, phase], ends[near, phase] - begins[near, phase]
+        source = np.repeat(near, count)
+        rows = np.arange(len(source)) + np.repeat(begin - np.cumsum(count) + count, count)
+        seen = moving.taken(rows).moved(yaw[source], place[source])
+        if with_ego:
+            (pose,) = self.ego_to_street(np.array([seconds]))
+            seen = Matter.concatenate(seen, ego_body().moved(pose.yaw, pose.translation))
+        return self._still, seen
+
+    def _ego_on_path(self, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x, y and yaw (T,) of the ego vehicle's rear axle at times (T,)."""
+        s, _ = self.motion.at(np.asarray(seconds) + LEAD)
+        return self.routes[self.ego].path.pose(s[:, self.ego] - REAR_AXLE)
+
+    @cached_property
+    def _paths(self) -> PathTable:
+        return PathTable.of([route.path for route in self.routes])
+
+    @cached_property
+    def _movers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all sources that move: rows among the sources, whose bodies they are, and how far before its middle."""
+        rows = np.array([i for i, source in enumerate(self.sources) if isinstance(source, Body)], np.int64)
+        bodies = [source for source in self.sources if isinstance(source, Body)]
+        return rows, np.array([body.mover for body in bodies], np.int64), np.array([body.offset for body in bodies], np.float64)
+
+    @cached_property
+    def _standing_places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `places` gives of all that stands; zeros of what moves."""
+        stands = [i for i, source in enumerate(self.sources) if isinstance(source, Standing)]
+        place, yaw = np.zeros((len(self.sources), 3)), np.zeros(len(self.sources))
+        x, y, yaw[stands] = np.array([(s.x, s.y, s.yaw) for s in self.sources if isinstance(s, Standing)]).reshape(-1, 3).T
+        place[stands] = np.stack([x, y, self.terrain.height(x, y)], axis=1)
+        return place, yaw, np.zeros(len(self.sources))
+
+    @cached_property
+    def _sway(self) -> Sway:
+        s, speed = self.motion.s[:, self.ego], self.motion.speed[:, self.ego]
+        yaw = self.routes[self.ego].path.pose(s - REAR_AXLE)[2]
+        return Sway.of(-LEAD, speed, yaw, STEP, np.random.default_rng([self.seed, 3]))
 
     @cached_property
     def _still(self) -> Matter:
@@ -94,18 +137,20 @@ class World:
         return Matter.concatenate(self.terrain.matter(), scenery, *[self._body(i, 0).moved(yaw[i], place[i]) for i in standing])
 
     @cached_property
-    def _moving(self) -> tuple[Matter, dict[int, list[int]]]:
-        """The bodies of all that moves, in their own frames, and for each source where its poses begin in them."""
+    def _moving(self) -> tuple[Matter, np.ndarray, np.ndarray]:
+        """The bodies of all that moves, in their own frames, and where those of each source begin and end in them, (K, _PHASES) each: one
+        for each pose of a walk, of all else the same for all; 0 of what stands."""
         parts: list[Matter] = []
-        first: dict[int, list[int]] = {}
-        count = 0
-        for i, source in enumerate(self.sources):
-            if isinstance(source, Body):
-                poses = [self._body(i, k) for k in range(_PHASES if source.class_name == "pedestrian" else 1)]
-                first[i] = [count, *(count + np.cumsum([len(pose) for pose in poses])).tolist()]
-                count = first[i][-1]
-                parts += poses
-        return Matter.concatenate(*parts), first
+        ends = np.zeros((len(self.sources), _PHASES), np.int64)
+        begins, count = ends.copy(), 0
+        for i in self._movers[0].tolist():
+            walks = self.sources[i].class_name == "pedestrian"
+            for k in range(_PHASES if walks else 1):
+                parts.append(self._body(i, k))
+                phases = k if walks else slice(None)
+                begins[i, phases], ends[i, phases] = count, count + len(parts[-1])
+                count += len(parts[-1])
+        return Matter.concatenate(*parts), begins, ends
 
     def _body(self, index: int, phase: int) -> Matter:
         """The body of a source in its own frame, in one of the poses of its walk."""
@@ -117,6 +162,7 @@ class World:
         return body.owned_by(int(self.owners[index]))
 
 
+@cache
 def ego_body() -> Matter:
     """What the lidar sees of the vehicle that carries it, in the ego frame: the roof with its rack, and the bonnet.
 
