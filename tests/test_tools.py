@@ -47,7 +47,7 @@ def test_simulated_clouds_are_measured_as_real_ones(tmp_path, capsys):
 def test_the_demo_runs_and_prints_its_figures(tmp_path):
     pytest.importorskip("nuscenes.eval.tracking.evaluate")
     command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--out", str(tmp_path / "demo")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stderr
     for pattern in (
         r"1\. simulated street: \d+\.\d s, 40 key frames with 1,\d\d\d,\d\d\d points and 240 pictures, \d+ objects",
@@ -72,11 +72,10 @@ def test_the_demo_runs_and_prints_its_figures(tmp_path):
 def test_a_frame_of_any_data_set_is_drawn(tmp_path, capsys):
     module = tool("draw_frame")
     module.main(write_nuscenes(tmp_path / "nuscenes"), out=tmp_path / "frame.png", drive="scene-0916", frame=1, height=400)
-    module.main(write_kitti_tracking(tmp_path / "kitti"), out=tmp_path / "kitti.png", height=400, colors=64)
+    module.main(write_kitti_tracking(tmp_path / "kitti"), out=tmp_path / "kitti.png", height=400)
     assert capsys.readouterr().out.split() == [str(tmp_path / "frame.png"), str(tmp_path / "kitti.png")]
     with Image.open(tmp_path / "frame.png") as picture, Image.open(tmp_path / "kitti.png") as other:
         assert picture.size[0] > 2 * picture.size[1]  # the map and a camera
-        assert (picture.mode, other.mode) == ("RGB", "P")
         assert other.height >= 400
     with pytest.raises(UsageError, match="drive 'scene-1': expected one of scene-0103, scene-0916"):
         module.main(tmp_path / "nuscenes", drive="scene-1")

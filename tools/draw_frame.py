@@ -24,7 +24,6 @@ def main(
     frame: Annotated[int | None, typer.Option(help="Number of the frame; the middle one without it.")] = None,
     radius: Annotated[float, typer.Option(help="Metres around the ego vehicle, from above.")] = 45.0,
     height: Annotated[int, typer.Option(help="Pixels.", min=320, max=2000)] = 640,
-    colors: Annotated[int | None, typer.Option(help="At most so many colours: a smaller file.", min=2, max=256)] = None,
 ) -> None:
     """Draw a frame."""
     drives = {item.name: item for item in open_drives(data, version=version)}
@@ -35,7 +34,7 @@ def main(
     if not 0 <= number < len(chosen):
         raise UsageError(f"drive {chosen.name}: expected a frame in 0..{len(chosen) - 1}, got {number}")
     picture = draw_frame(chosen[number], radius=radius, height_px=height, title=f"{chosen.name}, frame {number}")
-    save_picture(picture.quantize(colors) if colors else picture, out)
+    save_picture(picture, out)
     print(out)
 
 
