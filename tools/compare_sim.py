@@ -352,7 +352,7 @@ def compare(
     folder: Annotated[Path, typer.Argument(help="Where the pictures go.", show_default=False)],
     real: Annotated[Path | None, typer.Option(help="Root of a nuScenes version with lidar files.", show_default=False)] = None,
     kitti: Annotated[Path | None, typer.Option(help="Root of a sequence in KITTI's tracking layout.", show_default=False)] = None,
-    scenes: Annotated[int, typer.Option(help="Scenes to simulate.")] = 10,
+    scenes: Annotated[int, typer.Option(help="Scenes to simulate.")] = 20,
     frames: Annotated[int, typer.Option(help="Key frames of each, 2.5 s apart.")] = 2,
     seed: Annotated[int, typer.Option()] = 11,
 ) -> None:

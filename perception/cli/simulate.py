@@ -17,8 +17,8 @@ def simulate(
     frames: Annotated[int, typer.Option(help="Key frames of a scene, two a second.", min=1, max=400)] = 40,
     density: Annotated[float, typer.Option(help="1 is a usual street, 2 a crowded one.")] = 1.0,
     lidar: Annotated[
-        str, typer.Option(help="Model of the lidar, e.g. hdl32e_nuscenes, hdl64e_kitti, vlp16, pandar128.")
-    ] = "hdl32e_nuscenes",
+        str, typer.Option(help="hdl32e_nuscenes, hdl64e_kitti, vlp16, pandar128, ...; not given: the usual one of the format.")
+    ] = "",
     cameras: Annotated[
         bool, typer.Option("--cameras", help="Six pictures a key frame as well, and their instance masks; takes a few times as long.")
     ] = False,

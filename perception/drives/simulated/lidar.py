@@ -199,7 +199,7 @@ def _received(
     stray = rng.random(size) < _STRAYS
     measured = np.where(stray, np.minimum(distance, rng.uniform(1.5, 15, size)), distance).astype(np.float32)
     known = np.where(np.isfinite(measured), measured, 0.0)
-    answer = np.maximum(cosine, LEAST_COSINE) * np.minimum(cosine / max(model.grazing, 1e-9), 1)
+    answer = np.maximum(cosine, LEAST_COSINE) * np.minimum(cosine / max(model.grazing, 1e-9), 1) ** 2
     reading = np.where(stray, 3.0, reflectivity * answer) * _unevenness(model, size, rng) * _at(model.gain, known)
     is_weak = reading < _at(model.floor, known)
     is_gap = rng.random(size) < _at(model.gap_chance, known) * (0.3 + 1.6 * np.exp(-reading / 12))

@@ -38,7 +38,7 @@ class LidarModel:
     reading_noise        of one return, one standard deviation of the reading's logarithm
     floor                ((range, reading), ...) weakest reading that is still a return
     zero_below           ((range, reading), ...) below which readings are mostly stored as 0, above it mostly not; None: none are
-    grazing              cosine of incidence below which readings fall with the cosine
+    grazing              cosine of incidence below which readings fall with its square
     gap_chance           ((range, chance), ...) of a single lost return; dark surfaces lose up to twice as many, bright ones hardly any
     edge_chance          of a return lost at a jump between neighbours of more than a metre
     missing_readings     (B,) intensity stored for a ray without any signal, where those are kept
@@ -155,8 +155,8 @@ LIDARS = {
             intensity_top=0.99,
             reading_noise=0.5,
             gain=((20, 1), (30, 0.65), (40, 0.5), (60, 0.3), (80, 0.2)),
-            floor=((0, 0.3), (20, 0.4), (30, 1.1), (80, 1.4)),
-            zero_below=((3, 1.9), (8, 1.1), (12, 0.9), (22, 1.5), (28, 2.2), (35, 2.8), (45, 3.2), (55, 4.5), (70, 8)),
+            floor=((0, 0.4),),
+            zero_below=((3, 1.8), (8, 1.1), (12, 0.9), (20, 1.4), (28, 2.3), (35, 2.7), (45, 2.9), (55, 4.0), (70, 7), (80, 9)),
             grazing=0.09,
             gap_chance=((0, 0.004), (80, 0.01)),
             edge_chance=0.05,
