@@ -8,20 +8,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perception.detection.attributes import attributes_of
     from perception.detection.build import build_decoder, build_network
     from perception.detection.center_point import CenterPoint
+    from perception.detection.clock import Profile
     from perception.detection.config import DetectorConfig, load_detector_config
+    from perception.detection.det3d_names import our_state
     from perception.detection.detector import Detector
+    from perception.detection.weights import load_state, read_weights
 
 _MODULES = {
     "CenterPoint": "center_point",
     "Detector": "detector",
     "DetectorConfig": "config",
+    "Profile": "clock",
+    "attributes_of": "attributes",
     "build_decoder": "build",
     "build_network": "build",
     "load_detector_config": "config",
+    "load_state": "weights",
+    "our_state": "det3d_names",
+    "read_weights": "weights",
 }
-__all__ = ["CenterPoint", "Detector", "DetectorConfig", "build_decoder", "build_network", "load_detector_config"]
+__all__ = [
+    "CenterPoint",
+    "Detector",
+    "DetectorConfig",
+    "Profile",
+    "attributes_of",
+    "build_decoder",
+    "build_network",
+    "load_detector_config",
+    "load_state",
+    "our_state",
+    "read_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

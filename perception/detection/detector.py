@@ -41,7 +41,7 @@ class Detector:
         names = tuple(name for task in settings.head.tasks for name in task)
         self.classes = NUSCENES_DETECTION if set(names) <= set(NUSCENES_DETECTION) else ClassSet(names)
         self._label = self.classes.labels_from(ClassSet(names))
-        self._clock = StageClock(torch.cuda.synchronize if self._device.type == "cuda" else None)
+        self._clock = StageClock((lambda: torch.cuda.synchronize(self._device)) if self._device.type == "cuda" else None)
         self._columns = network.reader.point_columns
         second = settings.second_stage
         self._network = InferenceNetwork(

@@ -1,6 +1,7 @@
 """A trained network made ready to detect: folded, laid out for speed, its head lazy."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +50,16 @@ class InferenceNetwork:
                 if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                     layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.second_stage = None if network.second_stage is None else network.second_stage.to(dtype)
-        self.decoder, self.dtype, self.double_flip, self.second_reads = decoder, dtype, double_flip, second_reads
+        self.decoder, self.double_flip, self.second_reads = decoder, double_flip, second_reads
+        self.device, self.dtype = device, dtype
 
     @torch.inference_mode()
     def __call__(self, clouds: Sequence[Tensor], clock: StageClock) -> list[Boxes]:
         """clouds: one (N, columns) float32 a sample on the network's device."""
+        with _exact(self.device):
+            return self._boxes(clouds, clock)
+
+    def _boxes(self, clouds: Sequence[Tensor], clock: StageClock) -> list[Boxes]:
         with clock.stage("voxelize"):
             views = mirrored(clouds) if self.double_flip else clouds
             voxels = self.reader.voxelize(views, self._view_limits(len(clouds)))
@@ -92,3 +98,10 @@ class InferenceNetwork:
             return None
         limit = self.reader.limit
         return [limit.max_voxels, *[limit.max_voxels_training] * (NUM_VIEWS - 1)] * samples
+
+
+def _exact(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU: convolutions of float32 in float32, not in tf32 (torch's default there), and the same bits in every run."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

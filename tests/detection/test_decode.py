@@ -66,7 +66,8 @@ def test_threshold_is_strict_and_limits_are_inclusive():
         (RotatedNms(1.0, 100, 10), [0.9, 0.8, 0.7]),
         (CircleNms((1.0, 1.0), 10), [0.9, 0.7]),  # 1 m apart: dropped at the border
         (CircleNms((0.99, 0.99), 10), [0.9, 0.8, 0.7]),
-        (CircleNms((200.0, 200.0), 10), [0.9]),
+        (CircleNms((40.0, 40.0), 10), [0.9, 0.7]),  # square metres: the third is 7 m from the first
+        (CircleNms((49.0, 49.0), 10), [0.9]),
     ],
 )
 def test_suppression(nms, kept):
@@ -80,6 +81,31 @@ def test_boxes_outside_the_limits_take_no_place_among_the_best():
     inside = {f"i{i}": (0, 6 + 5 * i, 4, 0.5 - i / 10, {}) for i in range(2)}
     found = decoder(RotatedNms(0.2, 2, 10)).from_maps(maps(**outside, **inside))[0]
     assert found.scores.tolist() == pytest.approx([0.5, 0.4])
+
+
+def test_of_a_second_look_only_as_many_take_part_as_are_missing():
+    """max_in of 2: of the two best one lies outside; of the next two, both inside, the better one completes the number."""
+    cells = {"a": (0, 0, 4, 0.9, {2: 50.0}), "b": (0, 3, 4, 0.8, {}), "c": (0, 8, 4, 0.7, {}), "d": (0, 13, 4, 0.6, {})}
+    found = decoder(RotatedNms(0.2, 2, 10)).from_maps(maps(**cells))[0]
+    assert found.scores.tolist() == pytest.approx([0.8, 0.7])
+
+
+def test_labels_count_the_classes_of_all_tasks_before():
+    heat = [torch.full((1, count, 16, 8), -9.0) for count in (2, 3, 1)]
+    heat[2][0, 0, 3, 3] = 2.0
+    boxes = torch.zeros((1, 10, 16, 8))
+    three = Decoder(GRID, (2, 3, 1), RotatedNms(0.2, 100, 10), 0.1, (-10, -10, -10), (10, 10, 10))
+    assert three.from_maps(HeadMaps(boxes, tuple(TaskMaps(h, boxes) for h in heat)))[0].labels.tolist() == [5]
+
+
+def test_many_equal_scores_go_by_cell():
+    """A small change of the network's rounding must not shuffle the order, nor may the sort."""
+    heat, boxes = torch.full((1, 1, 16, 8), 1.0), torch.zeros((1, 10, 16, 8))
+    boxes[:, 3:6] = -5.0  # small boxes: none overlaps another
+    one = Decoder(GRID, (1,), RotatedNms(0.2, 100, 100), 0.1, (-10, -10, -10), (10, 10, 10))
+    rows = one.from_maps(HeadMaps(boxes, (TaskMaps(heat, boxes),)))[0].rows
+    cell = (rows[:, 1] + 8) * 8 + rows[:, 0] + 4
+    assert cell.round().int().tolist() == list(range(100))
 
 
 def test_equal_scores_go_by_cell():

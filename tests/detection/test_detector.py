@@ -240,6 +240,16 @@ def test_double_flip_and_second_stage_run():
         two_stage.detect(points, LIDAR_TO_EGO)
 
 
+@pytest.mark.parametrize(("kind", "flip", "limits"), [("voxel", True, [800, 500, 500, 500] * 2), ("pillar", False, None)])
+def test_mirrored_views_have_the_limit_of_training(kind, flip, limits, monkeypatch):
+    detector = Detector.from_config(small_config(kind, double_flip=flip), seed=0)
+    reader, seen = detector._network.reader, []
+    original = reader.voxelize
+    monkeypatch.setattr(reader, "voxelize", lambda clouds, given=None: seen.append((len(clouds), given)) or original(clouds, given))
+    detector.detect_many([cloud(), cloud()], [LIDAR_TO_EGO] * 2)
+    assert seen == [(8 if flip else 2, limits)]
+
+
 def test_settings_load_without_torch_and_layers_without_pydantic():
     code = "import sys; {}; print('{}' in sys.modules)"
     for statement, module in (

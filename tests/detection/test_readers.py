@@ -92,6 +92,8 @@ def test_pillars_are_those_of_padded_slots(training):
         nn.init.normal_(layer.norm.bias)
         layer.norm.running_mean.normal_()
         layer.norm.running_var.uniform_(0.5, 2)
+    for layer in (*ours.net.layers, *theirs.net.layers):
+        layer.norm.momentum = 0.5  # so that a wrong statistic shows
     theirs.load_state_dict(ours.state_dict())
     ours.train(training), theirs.train(training)
     voxels = ours.voxelize(clouds)

@@ -1,0 +1,82 @@
+"""The whole network on a GPU against the CPU. Imports no settings: machines with a GPU may lack pydantic."""
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.gpu
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device, or a torch without CUDA", allow_module_level=True)
+
+from perception.detection.center_point import CenterPoint  # noqa: E402  behind the check
+from perception.detection.clock import StageClock  # noqa: E402
+from perception.detection.decode import CircleNms, Decoder, RotatedNms  # noqa: E402
+from perception.detection.encoders import PillarScatter, SparseEncoder  # noqa: E402
+from perception.detection.grid import build_grid  # noqa: E402
+from perception.detection.head import CenterHead  # noqa: E402
+from perception.detection.inference import InferenceNetwork  # noqa: E402
+from perception.detection.neck import Neck  # noqa: E402
+from perception.detection.pillar_readers import PillarReader  # noqa: E402
+from perception.detection.readers import MeanReader, VoxelLimit  # noqa: E402
+
+STAGES = {"layers": (1, 1), "strides": (1, 2), "channels": (32, 64), "up_strides": (1, 2), "up_channels": (32, 32)}
+
+
+def network(kind: str) -> CenterPoint:
+    """25.6 m around in pillars of 0.4 m, or 12.8 m in voxels of 0.1 m, with statistics that are not those of a new layer."""
+    torch.manual_seed(0)
+    reader: PillarReader | MeanReader
+    encoder: PillarScatter | SparseEncoder
+    if kind == "pillar":
+        grid = build_grid((-25.6, -25.6, -5), (25.6, 25.6, 3), (0.4, 0.4, 8), stride=1, divisor=2)
+        reader = PillarReader(grid.voxels, VoxelLimit(20, 5000, 5000), (32, 32))
+        encoder = PillarScatter(32, grid.voxels.shape[1:])
+    else:
+        grid = build_grid((-12.8, -12.8, -5), (12.8, 12.8, 3), (0.1, 0.1, 0.2), stride=8, divisor=16)
+        reader, encoder = MeanReader(grid.voxels, VoxelLimit(10, 50_000, 50_000)), SparseEncoder(5, grid.voxels.shape)
+    neck = Neck(encoder.out_channels, **STAGES)
+    found = CenterPoint(reader, encoder, neck, CenterHead(neck.out_channels, (1, 2), shared_channels=32, branch_channels=32))
+    for name, buffer in found.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.2)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    return found.eval()
+
+
+def boxes(kind: str, device: str, dtype: torch.dtype, nms: RotatedNms | CircleNms, count: int = 20_000) -> list:
+    net = network(kind)
+    grid = build_grid(
+        net.reader.grid.lower, net.reader.grid.upper, net.reader.grid.voxel_size, stride=1 if kind == "pillar" else 8, divisor=1
+    )
+    decoder = Decoder(grid, (1, 2), nms, 0.1, (-30, -30, -10), (30, 30, 10))
+    ready = InferenceNetwork(net, decoder, device=torch.device(device), dtype=dtype)
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.normal(0, [8, 8, 1], (count, 3)), rng.integers(0, 256, count), rng.integers(0, 10, count) * 0.05])
+    clouds = [torch.from_numpy(points.astype(np.float32)).to(device), torch.zeros((0, 5), device=device)]
+    return [[column.cpu() for column in sample] for sample in ready(clouds, StageClock())]
+
+
+@pytest.mark.parametrize("kind", ["pillar", "voxel"])
+@pytest.mark.parametrize("nms", [RotatedNms(0.2, 200, 40), CircleNms((4.0, 1.0), 40)], ids=["rotated", "circle"])
+def test_float32_is_the_cpu(kind, nms):
+    """Without tf32. Boxes are matched by place: scores nearly equal may come in another order."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    (ours, without), (expected, _) = boxes(kind, "cuda", torch.float32, nms), boxes(kind, "cpu", torch.float32, nms)
+    assert all(column.isfinite().all() for column in without)  # of a cloud without points: all cells are alike, any may be the best
+    best, match = torch.cdist(ours[0][:, :2], expected[0][:, :2]).min(dim=1)
+    is_same = best < 1e-3
+    assert is_same.float().mean() > 0.9
+    torch.testing.assert_close(ours[0][is_same], expected[0][match[is_same]], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(ours[1][is_same], expected[1][match[is_same]], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["pillar", "voxel"])
+def test_float16_is_near_and_both_repeat_bit_for_bit(kind):
+    nms = RotatedNms(0.2, 200, 40)
+    for dtype in (torch.float32, torch.float16):
+        first, second = (boxes(kind, "cuda", dtype, nms) for _ in range(2))
+        assert all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+    half, full = boxes(kind, "cuda", torch.float16, nms)[0], boxes(kind, "cuda", torch.float32, nms)[0]
+    best = torch.cdist(half[0][:, :2], full[0][:, :2]).min(dim=1).values
+    assert (best < 0.02).float().mean() > 0.8
