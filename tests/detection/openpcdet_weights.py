@@ -10,7 +10,6 @@ import torch
 
 from tests.detection.published import our_state
 
-
 BRANCHES = {"center": "reg", "center_z": "height", "dim": "dim", "rot": "rot", "vel": "vel", "hm": "hm"}
 
 

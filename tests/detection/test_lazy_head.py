@@ -6,7 +6,6 @@ from perception.detection.head import CenterHead
 from perception.detection.lazy_head import LazyHead
 from tests.detection.small import livened
 
-
 DET3D = {"offset_groups": 4, "offset_kernel": 1, "relu": True}
 MMDET3D = {"groups": 4}
 
