@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from perception.detection.center_point import CenterPoint
     from perception.detection.clock import Profile
     from perception.detection.config import DetectorConfig, load_detector_config
-    from perception.detection.det3d_names import our_state
     from perception.detection.detector import Detector
     from perception.detection.weights import load_state, read_weights
 
@@ -27,7 +26,6 @@ _MODULES = {
     "build_network": "build",
     "load_detector_config": "config",
     "load_state": "weights",
-    "our_state": "det3d_names",
     "read_weights": "weights",
 }
 __all__ = [
@@ -40,7 +38,6 @@ __all__ = [
     "build_network",
     "load_detector_config",
     "load_state",
-    "our_state",
     "read_weights",
 ]
 

@@ -37,8 +37,15 @@ def build_network(settings: CenterPointSettings, *, backend: str = "native") -> 
         encoder = SparseEncoder(reader.out_channels, grid.voxels.shape, settings.encoder_channels, backend=backend)
     neck = Neck(encoder.out_channels, **neck.model_dump())  # names and meaning of the settings are those of the layer
     classes = [len(task) for task in head.tasks]
-    options = {"shared_channels": head.shared_channels, "branch_channels": head.branch_channels, "velocity": head.velocity}
-    return CenterPoint(reader, encoder, neck, CenterHead(neck.out_channels, classes, **options), _second_stage(settings, neck))
+    center_head = CenterHead(
+        neck.out_channels,
+        classes,
+        shared_channels=head.shared_channels,
+        branch_channels=head.branch_channels,
+        velocity=head.velocity,
+        deformable=None if head.deformable is None else head.deformable.model_dump(),
+    )
+    return CenterPoint(reader, encoder, neck, center_head, _second_stage(settings, neck))
 
 
 def build_decoder(settings: CenterPointSettings) -> Decoder:
@@ -71,7 +78,8 @@ def _reader(settings: CenterPointSettings, grid: BevGrid) -> Reader:
     if isinstance(reader, MeanReaderSettings):
         return MeanReader(grid.voxels, _limit(reader.limit))
     columns = 16 if reader.virtual else 5
-    return PillarReader(grid.voxels, _limit(reader.limit), reader.channels, point_columns=columns, virtual=reader.virtual)
+    kind = {"point_columns": columns, "virtual": reader.virtual, "z_offset": reader.z_offset}
+    return PillarReader(grid.voxels, _limit(reader.limit), reader.channels, **kind)
 
 
 def _limit(limit: HardSettings) -> VoxelLimit:

@@ -51,6 +51,7 @@ class PillarReaderSettings(BaseModel, frozen=True, extra="forbid"):
     channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=4)]
     limit: HardSettings
     virtual: bool = Field(False, description="points carry the columns of virtual points (MVP): 16 instead of 5")
+    z_offset: bool = Field(False, description="the offset from the middle of the pillar has z beside x and y, as in mmdetection3d")
 
 
 class DynamicPillarReaderSettings(BaseModel, frozen=True, extra="forbid"):
@@ -88,6 +89,15 @@ class NeckSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class DeformableSettings(BaseModel, frozen=True, extra="forbid"):
+    """Deformable convolutions in front of the branches (DCN). Defaults are det3d's; mmdetection3d's are 4, 1, 3 and false."""
+
+    groups: Annotated[int, Field(ge=1, le=64)] = Field(1, description="parts of the channels that the convolution keeps apart")
+    offset_groups: Annotated[int, Field(ge=1, le=64)] = Field(4, description="parts of the channels with offsets of their own")
+    offset_kernel: Literal[1, 3] = Field(1, description="size of the convolution that says the offsets")
+    relu: bool = Field(True, description="whether a ReLU comes behind them")
+
+
 class HeadSettings(BaseModel, frozen=True, extra="forbid"):
     """Tasks, each a list of classes that compete in non-maximum suppression; labels count through all of them."""
 
@@ -95,6 +105,15 @@ class HeadSettings(BaseModel, frozen=True, extra="forbid"):
     shared_channels: Channels = 64
     branch_channels: Channels = 64
     velocity: bool = True
+    deformable: DeformableSettings | None = None
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> "HeadSettings":
+        if self.deformable is not None:
+            for name in ("groups", "offset_groups"):
+                if self.shared_channels % (count := getattr(self.deformable, name)):
+                    raise ValueError(f"deformable.{name}: expected a divisor of shared_channels, {self.shared_channels}, got {count}")
+        return self
 
     @model_validator(mode="after")
     def _different_classes(self) -> "HeadSettings":
@@ -156,6 +175,9 @@ class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
     name: Literal["centerpoint"]
     frame: Literal["nuscenes_lidar", "ego"] = Field(description="in which the network was trained, see `perception.detection.frames`")
     sweeps: Annotated[int, Field(ge=1, le=100)] = Field(10, description="sweeps of the lidar in one cloud, the key sweep included")
+    points: Literal["nuscenes", "waymo"] = Field(
+        "nuscenes", description="columns behind x y z: intensity as recorded and age (s), or (waymo) tanh of the intensity and elongation"
+    )
     grid: GridSettings
     reader: Annotated[
         Annotated[MeanReaderSettings, Tag("mean")]

@@ -68,7 +68,7 @@ class Detector:
         """A detector from its settings.
 
         config   settings, their file, or the name of a file that comes with the package ("centerpoint_voxel0075")
-        weights  a safetensors file, or tensors by name; every one must fit
+        weights  a file of `perception checkpoint convert` that was made for these settings, or tensors by name; every one must fit
         seed     random weights in place of trained ones, for measurements and tests
         device   "cpu", "cuda", "cuda:1"
         dtype    of the network; float16 and bfloat16 on a GPU only
@@ -86,7 +86,8 @@ class Detector:
             network = build_network(settings, backend=backend)
         if weights is not None:
             is_file = isinstance(weights, Path | str)
-            load_state(network, read_weights(Path(weights)) if is_file else weights, where=str(weights) if is_file else "weights")
+            state = read_weights(Path(weights), settings) if is_file else weights
+            load_state(network, state, where=str(weights) if is_file else "weights")
         return cls(network, settings, device=device, dtype=dtype)
 
     def detect(self, cloud: PointCloud | np.ndarray, lidar_to_ego: Transform) -> Detections:
@@ -130,6 +131,10 @@ class Detector:
         return profile
 
     def _points(self, cloud: PointCloud | np.ndarray, lidar_to_network: Transform | None) -> Tensor:
+        if isinstance(cloud, PointCloud) and self._settings.points != "nuscenes":
+            raise DataError(
+                "cloud: expected rows of x, y, z, tanh of the intensity and elongation (settings points: waymo), got a PointCloud with ages"
+            )
         points = cloud.points if isinstance(cloud, PointCloud) else np.asarray(cloud)
         if points.ndim != 2 or points.shape[1] != self._columns:
             raise DataError(f"cloud: expected shape (N, {self._columns}), the columns that this network reads, got {points.shape}")

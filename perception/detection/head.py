@@ -1,11 +1,12 @@
 """CenterPoint's head: per task a heat map of centres, and at every cell the rest of the box. Source: CenterPoint, section 4."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from perception.detection.deformable import DeformableConv
 from perception.detection.layers import ConvNormRelu
 
 # Regression branches and their channels, in the order in which they are stacked. Boxes are det3d's: see `decode`.
@@ -50,10 +51,18 @@ class CenterHead(nn.Module):
 
     num_classes  per task
     velocity     whether boxes have one
+    deformable   options of `DeformableConv`: in each task one in front of the heat map and one in front of the other branches
     """
 
     def __init__(
-        self, in_channels: int, num_classes: Sequence[int], *, shared_channels: int = 64, branch_channels: int = 64, velocity: bool = True
+        self,
+        in_channels: int,
+        num_classes: Sequence[int],
+        *,
+        shared_channels: int = 64,
+        branch_channels: int = 64,
+        velocity: bool = True,
+        deformable: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.branches = {name: channels for name, channels in BRANCHES.items() if velocity or name != "velocity"}
@@ -64,16 +73,29 @@ class CenterHead(nn.Module):
             nn.ModuleDict({name: Branch(shared_channels, branch_channels, c) for name, c in (self.branches | {"heatmap": count}).items()})
             for count in self.num_classes
         )
+        self.adapt = None
+        if deformable is not None:
+            self.adapt = nn.ModuleList(
+                nn.ModuleDict({name: DeformableConv(shared_channels, **deformable) for name in ("heatmap", "boxes")}) for _ in num_classes
+            )
         self._initialise()
 
     def forward(self, features: Tensor) -> HeadMaps:
         """(B, C, H, W) to maps of the same height and width."""
         shared = self.shared(features)  # (B, shared_channels, H, W)
         tasks = []
-        for task in self.tasks:
-            boxes = torch.cat([task[name](shared) for name in self.branches], dim=1)  # type: ignore[index]
-            tasks.append(TaskMaps(task["heatmap"](shared), boxes))  # type: ignore[index]
+        for number, task in enumerate(self.tasks):
+            for_heatmap, for_boxes = self._adapted(shared, number)
+            boxes = torch.cat([task[name](for_boxes) for name in self.branches], dim=1)  # type: ignore[index]
+            tasks.append(TaskMaps(task["heatmap"](for_heatmap), boxes))  # type: ignore[index]
         return HeadMaps(shared, tuple(tasks))
+
+    def _adapted(self, shared: Tensor, task: int) -> tuple[Tensor, Tensor]:
+        """What the heat map of a task reads, and what its other branches read."""
+        if self.adapt is None:
+            return shared, shared
+        adapt: Any = self.adapt[task]
+        return adapt["heatmap"](shared), adapt["boxes"](shared)
 
     def _initialise(self) -> None:
         for task in self.tasks:

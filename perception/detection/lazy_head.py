@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuda_ops import sparse_conv
+from perception.detection.deformable import bordered
 from perception.detection.head import CenterHead
 
 
@@ -21,8 +22,10 @@ class LazyHead(nn.Module):
         super().__init__()
         self.shared, self.num_classes = head.shared, head.num_classes
         tasks: list[nn.ModuleDict] = list(head.tasks)  # type: ignore[arg-type]
+        self.adapt: Any = head.adapt
         hidden, out = _stacked([task["heatmap"] for task in tasks])
-        self.heat_hidden, self.heat_out = _plain_conv(*hidden), _plain_conv(*out)
+        # With deformable convolutions in front, each task reads a map of its own.
+        self.heat_hidden, self.heat_out = _plain_conv(*hidden, groups=1 if self.adapt is None else len(tasks)), _plain_conv(*out)
         for number, task in enumerate(tasks):
             hidden, out = _stacked([task[name] for name in head.branches])
             for name, (weight, bias) in (("hidden", hidden), ("out", out)):
@@ -33,25 +36,45 @@ class LazyHead(nn.Module):
     def heatmaps(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The shared map (B, C, H, W), and per task the logits (B, classes, H, W)."""
         shared = self.shared(features)
-        logits = self.heat_out(F.relu(self.heat_hidden(shared), inplace=True))  # (B, all classes, H, W)
+        read = shared if self.adapt is None else torch.cat([adapt["heatmap"](shared) for adapt in self.adapt], dim=1)
+        logits = self.heat_out(F.relu(self.heat_hidden(read), inplace=True))  # (B, all classes, H, W)
         return shared, logits.split(self.num_classes, dim=1)
 
     def branches(self, shared: Tensor, task: int, sample: int, cells: Tensor) -> Tensor:
         """The stacked branches (N, 8 or 10) of a task at cells (N,) = y * W + x of a sample."""
         channels, height, width = shared.shape[1:]
         rows = shared[sample].permute(1, 2, 0).reshape(height * width, channels)  # a view where channels lie side by side
-        near = _neighbours(cells, height, width)  # (N, 9): the cells of the hidden layer that are needed
-        is_there = near >= 0
-        hidden_cells, place = near[is_there].unique(return_inverse=True)
-        table = torch.full(near.shape, -1, dtype=torch.int32, device=near.device)
-        table[is_there] = place.int()
+        hidden_cells, table = _needed(_neighbours(cells, height, width))
+        hidden_table = _neighbours(hidden_cells, height, width).int()
+        if self.adapt is not None:
+            read_cells, hidden_table = _needed(hidden_table)
+            rows = self._adapted(shared[sample], rows, task, read_cells)
         weight, bias = self._weights("hidden", task)
-        hidden = sparse_conv(rows, weight, _neighbours(hidden_cells, height, width).int(), bias=bias, relu=True)
+        hidden = sparse_conv(rows, weight, hidden_table, bias=bias, relu=True)
         weight, bias = self._weights("out", task)
         return sparse_conv(hidden, weight, table, bias=bias)
 
+    def _adapted(self, shared: Tensor, rows: Tensor, task: int, cells: Tensor) -> Tensor:
+        """What the branches of a task read at cells (N,) of one sample: shared (C, H, W), and the same as rows (H * W, C)."""
+        conv, (height, width) = self.adapt[task]["boxes"], shared.shape[1:]
+        if conv.offset.kernel_size == (1, 1):
+            offsets = F.linear(rows[cells], conv.offset.weight.flatten(1), conv.offset.bias)
+        else:
+            kernel = conv.offset.weight.permute(0, 2, 3, 1)[:, None].contiguous()
+            offsets = sparse_conv(rows, kernel, _neighbours(cells, height, width).int(), bias=conv.offset.bias)
+        return conv.at(bordered(shared[None])[0], offsets, cells)
+
     def _weights(self, name: str, task: int) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"{name}_weight_{task}"), self.get_buffer(f"{name}_bias_{task}")
+
+
+def _needed(near: Tensor) -> tuple[Tensor, Tensor]:
+    """near (N, 9) cells, -1 for none: the different ones (M,), and near with rows of these in place of cells, (N, 9) int32."""
+    is_there = near >= 0
+    cells, place = near[is_there].unique(return_inverse=True)
+    table = torch.full(near.shape, -1, dtype=torch.int32, device=near.device)
+    table[is_there] = place.int()
+    return cells.long(), table
 
 
 def _neighbours(cells: Tensor, height: int, width: int) -> Tensor:
@@ -75,7 +98,7 @@ def _stacked(branches: list[Any]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, 
     return (weight.detach(), bias.detach()), (apart, torch.cat([conv.bias for conv in out]).detach())
 
 
-def _plain_conv(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")  # no random numbers are drawn
+def _plain_conv(weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], 3, padding=1, groups=groups, device="meta")  # no random numbers are drawn
     conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
     return conv

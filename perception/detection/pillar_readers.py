@@ -68,18 +68,29 @@ class PillarNet(nn.Module):
 
 
 class PillarReader(nn.Module):
-    """Pillars of their first points, as det3d has them: unused slots of a pillar take part as rows of zeros.
+    """Pillars of their first points, as det3d and mmdetection3d have them: unused slots of a pillar take part as rows of zeros.
 
     A published pillar has `max_points` slots; the features of unused ones are zero, but behind the normalisation they are not, and they
     enter every maximum. One row of zeros in each pillar that is not full gives the same maxima. In training it counts as often as there
     are unused slots, so that the normalisation sees the published statistics too.
-    virtual  points have the 16 columns of `VirtualMeanReader`, of which the kind becomes 1 for virtual and 0 for all other points
+    virtual   points have the 16 columns of `VirtualMeanReader`, of which the kind becomes 1 for virtual and 0 for all other points
+    z_offset  the offset from the pillar's middle has z too (mmdetection3d)
     """
 
-    def __init__(self, grid: Grid, limit: VoxelLimit, channels: Sequence[int], *, point_columns: int = 5, virtual: bool = False) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        limit: VoxelLimit,
+        channels: Sequence[int],
+        *,
+        point_columns: int = 5,
+        virtual: bool = False,
+        z_offset: bool = False,
+    ) -> None:
         super().__init__()
         self.grid, self.limit, self.point_columns, self.virtual = grid, limit, point_columns, virtual
-        self.net = PillarNet(point_columns + 5, channels)
+        self.num_axes = 3 if z_offset else 2  # of the offset from the middle
+        self.net = PillarNet(point_columns + 3 + self.num_axes, channels)
         self.out_channels = channels[-1]
 
     def voxelize(self, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None = None) -> HardVoxels:
@@ -93,7 +104,7 @@ class PillarReader(nn.Module):
     def rows(self, voxels: HardVoxels) -> tuple[Tensor, Tensor, Tensor]:
         """Pillar after pillar its points and, where it is not full, one row of zeros.
 
-        Returns rows (R, C + 5): the point, its offset from the mean of the pillar's points, and from the pillar's middle in x and y;
+        Returns rows (R, C + 5 or 6): the point, its offset from the mean of the pillar's points, and from the pillar's middle;
         pillar (R,); and for how many slots each row stands, (R,).
         """
         (count, slots), device = voxels.points.shape[:2], voxels.points.device
@@ -104,8 +115,8 @@ class PillarReader(nn.Module):
         points = voxels.points[is_row]  # (R, C)
         is_point = (slot < num_points)[is_row]
         mean = voxels.points[..., :3].sum(dim=1) / num_points
-        origin = torch.cat([mean, _middle(voxels.coords, self.grid)[:, :2]], dim=1)  # (M, 5)
-        offset = (points[:, [0, 1, 2, 0, 1]] - origin[pillar]) * is_point[:, None]
+        origin = torch.cat([mean, _middle(voxels.coords, self.grid)[:, : self.num_axes]], dim=1)  # (M, 5 or 6)
+        offset = (points[:, [0, 1, 2, 0, 1, 2][: 3 + self.num_axes]] - origin[pillar]) * is_point[:, None]
         if self.virtual:
             points[:, 14] = (points[:, 14] == -1).to(points.dtype)
         unused = (slots - num_points[:, 0])[pillar]

@@ -1,24 +1,61 @@
-"""Weights into a network: every tensor that it has, no other, each of the right shape."""
+"""Weights into a network: made for its settings, every tensor that it has, no other, each of the right shape."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from perception.core.errors import CheckpointError, require_package
+from perception.detection.checkpoints.store import Metadata, load
+from perception.detection.config import CenterPointSettings, DetectorConfig
+
+_MOST_DIFFERENCES = 3
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name. CheckpointError where it cannot be read as one. Nothing in such a file is executed."""
-    safetensors = require_package("safetensors.torch", extra="models", why="reading weights")
-    broken = require_package("safetensors", extra="models", why="reading weights").SafetensorError
+def read_weights(path: Path, settings: CenterPointSettings) -> dict[str, Tensor]:
+    """The tensors of a weight file of ours, by name, where it was made for these settings.
+
+    Range, voxels, reader, network, tasks, points and frame must be those of the file; shapes do not show them all: a network for voxels of
+    0.075 m takes the weights of one for 0.1 m. Sweeps, limits of voxels and how boxes are read from maps may differ.
+    Raises CheckpointError for a file that cannot be read, and one line that says what differs. Nothing in the file is executed.
+    """
+    require_package("safetensors.torch", extra="models", why="reading weights")
+    tensors, metadata = load(path)
+    made_for, wanted = _essentials(_settings_of(metadata, path)), _essentials(settings)
+    different = [name for name in wanted | made_for if wanted.get(name) != made_for.get(name)]
+    if different:
+        told = "; ".join(f"{name} {wanted.get(name)}, got ones for {made_for.get(name)}" for name in different[:_MOST_DIFFERENCES])
+        more = f"; and {len(different) - _MOST_DIFFERENCES} more differ" if len(different) > _MOST_DIFFERENCES else ""
+        raise CheckpointError(f"{path}: expected weights for {told}{more}; the file was made for the settings {metadata.config_name}")
+    return tensors
+
+
+def _settings_of(metadata: Metadata, path: Path) -> CenterPointSettings:
     try:
-        return safetensors.load_file(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected a file of weights (safetensors), got {error.strerror or error}") from None
-    except (broken, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: expected a file of weights (safetensors), got one that cannot be read: {error}") from None
+        return DetectorConfig.model_validate(metadata.config).detector
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CheckpointError(f"{path}: the settings in its metadata are not those of this version ({where}); convert it again") from None
+
+
+def _essentials(settings: CenterPointSettings) -> dict[str, Any]:
+    """Settings that the weights depend on, by dotted name."""
+    free = {"decode": True, "sweeps": True, "reader": {"limit": {"max_voxels", "max_voxels_training"}}}
+    values = settings.model_dump(mode="json", exclude=free)
+    flat: dict[str, Any] = {}
+
+    def flatten(value: Any, name: str) -> None:
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                flatten(entry, f"{name}.{key}" if name else key)
+        else:
+            flat[name] = value
+
+    flatten(values, "")
+    return flat
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from perception.detection.det3d_names import our_state
+from tests.detection.published import our_state
 
 BRANCHES = {"center": "reg", "center_z": "height", "dim": "dim", "rot": "rot", "vel": "vel", "hm": "hm"}
 

@@ -1,5 +1,6 @@
 """The published models of the oracles: their settings as ours, and their weights under our names."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import torch
 
 from perception.detection.build import build_network
 from perception.detection.center_point import CenterPoint
+from perception.detection.checkpoints.layouts import DET3D, OURS
+from perception.detection.checkpoints.renames import renamed
+from perception.detection.checkpoints.values import linear_from_conv
 from perception.detection.config import CenterPointSettings
-from perception.detection.det3d_names import our_state
 
 
 def settings_of(meta: dict[str, Any], test: str = "rotate", *, widths: tuple[int, ...] | None = None) -> CenterPointSettings:
@@ -69,6 +72,16 @@ def decode_of(test: dict[str, Any]) -> dict[str, Any]:
         "nms": kind,
         "double_flip": test.get("double_flip", False),
     }
+
+
+def our_state(det3d_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Some weights of det3d under our names, by the converter's tables; `checkpoints/test_convert.py` checks these."""
+    state = {}
+    for name, tensor in det3d_state.items():
+        ours = renamed(renamed(name, DET3D.renames) or "", OURS)
+        assert ours, name
+        state[ours] = linear_from_conv(tensor)
+    return state
 
 
 def state_from(weights: Path) -> dict[str, torch.Tensor]:

@@ -5,29 +5,73 @@ from perception.core.errors import UsageError
 from perception.detection.config import CenterPointSettings, load_detector_config
 from tests.detection.small import small_config
 
+_VOXEL, _VIRTUAL, _SECOND = 8_941_590, 8_948_502, 417_802
+_DCN = 12 * (64 * 72 + 72 + 64 * 64 * 9)  # offsets and kernel
+_DCN_OF_MMDET3D = 12 * (64 * 18 * 9 + 18 + 64 * 16 * 9)
+_WAYMO = 2_695_312 + 4_576_768 + 295_104 + 191_627  # encoder and neck as published for nuScenes, shared convolution, five branches
 PARAMETERS = {
     "centerpoint_pillar02": 5_988_998,
-    "centerpoint_voxel0100": 8_941_590,
-    "centerpoint_voxel0075": 8_941_590,
+    "centerpoint_pillar02_circle": 5_988_998,
+    "centerpoint_pillar02_dynamic": 5_989_030,
+    "centerpoint_pillar02_mmdet3d": 5_982_854 + 37 * 64,  # it has no biases before normalisations of the head
     "centerpoint_pillar02_virtual": 5_989_350,
-    "centerpoint_voxel0075_virtual": 8_948_502,
+    "centerpoint_voxel0075": _VOXEL,
+    "centerpoint_voxel0075_dcn": _VOXEL + _DCN,
+    "centerpoint_voxel0075_dcn_flip": 9_440_118,
+    "centerpoint_voxel0075_dcn_mmdet3d": _VOXEL + _DCN_OF_MMDET3D,
+    "centerpoint_voxel0075_dynamic": _VOXEL,
+    "centerpoint_voxel0075_flip": _VOXEL,
+    "centerpoint_voxel0075_virtual": _VIRTUAL,
+    "centerpoint_voxel0075_virtual_two_stage": _VIRTUAL + _SECOND,
+    "centerpoint_voxel0100": _VOXEL,
+    "centerpoint_waymo_voxel0100": _WAYMO,
+    "centerpoint_waymo_voxel0100_two_stage": _WAYMO
+    + 2560 * 256
+    - 330 * 256
+    + _SECOND
+    - 2 * 257,  # 512 channels, no velocity
 }
+# The same network with another reader without weights or other decoding: these are all that differs.
+VARIANTS = {
+    ("centerpoint_pillar02", "centerpoint_pillar02_circle"): {"decode.nms"},
+    ("centerpoint_pillar02", "centerpoint_pillar02_dynamic"): {"reader"},
+    ("centerpoint_pillar02", "centerpoint_pillar02_mmdet3d"): {"reader"},
+    ("centerpoint_voxel0075", "centerpoint_voxel0075_dcn"): {"head.deformable"},
+    ("centerpoint_voxel0075", "centerpoint_voxel0075_dcn_mmdet3d"): {"head.deformable", "reader"},
+    ("centerpoint_voxel0075", "centerpoint_voxel0075_dynamic"): {"reader"},
+    ("centerpoint_voxel0075", "centerpoint_voxel0075_flip"): {"decode.double_flip"},
+    ("centerpoint_voxel0075_dcn", "centerpoint_voxel0075_dcn_flip"): {"decode.double_flip"},
+    ("centerpoint_voxel0075_dynamic", "centerpoint_voxel0075_virtual"): {"reader"},
+    ("centerpoint_voxel0075_virtual", "centerpoint_voxel0075_virtual_two_stage"): {"second_stage"},
+    ("centerpoint_waymo_voxel0100", "centerpoint_waymo_voxel0100_two_stage"): {"second_stage"},
+}
+
+
+def test_all_shipped_files_are_here():
+    folder = load_detector_config.__globals__["shipped_config"]("centerpoint_pillar02.yaml").parent
+    assert {path.stem for path in folder.glob("centerpoint_*.yaml")} == set(PARAMETERS)
+
+
+@pytest.mark.parametrize(("pair", "sections"), VARIANTS.items(), ids=lambda value: value[1] if isinstance(value, tuple) else "")
+def test_variants_differ_in_what_they_say(pair, sections):
+    first, second = (load_detector_config(name).detector.model_dump() for name in pair)
+    found = set()
+    for name, value in first.items():
+        if value != second[name]:
+            nested = name in ("decode", "head")
+            found |= {f"{name}.{key}" for key in value if value[key] != second[name][key]} if nested else {name}
+    assert found == sections
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
 def test_shipped_networks_have_the_published_number_of_parameters(name, count):
+    import torch
+
     from perception.detection.build import build_network
 
-    network = build_network(load_detector_config(name).detector)
+    with torch.device("meta"):
+        network = build_network(load_detector_config(name).detector)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
-
-
-def test_a_second_stage_has_the_published_number_of_parameters():
-    from perception.detection.build import build_network
-
-    values = load_detector_config("centerpoint_voxel0075_virtual").detector.model_dump() | {"second_stage": {}}
-    network = build_network(CenterPointSettings.model_validate(values))
-    assert sum(parameter.numel() for parameter in network.second_stage.parameters()) == 417_802
 
 
 def test_a_file_is_read_and_its_faults_are_named(tmp_path):
@@ -52,6 +96,7 @@ def test_a_file_is_read_and_its_faults_are_named(tmp_path):
         ({"neck": {"layers": [1]}}, "expected one entry a stage"),
         ({"neck": {"up_strides": [1, 3]}}, "expected 0.25, 0.5, 1, 2 or 4"),
         ({"head": {"tasks": [["car"], ["car"]]}}, "expected each class once, got car twice"),
+        ({"head": {"deformable": {"offset_groups": 3}}}, "deformable.offset_groups: expected a divisor of shared_channels, 8, got 3"),
         ({"encoder_channels": [1, 2, 3, 4]}, "expected no encoder_channels with pillars"),
         ({"decode": {"nms": {"name": "circle", "squared_radius": [1.0]}}}, "expected one a task, 3, got 1"),
     ],

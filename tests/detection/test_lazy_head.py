@@ -6,11 +6,22 @@ from perception.detection.head import CenterHead
 from perception.detection.lazy_head import LazyHead
 from tests.detection.small import livened
 
+DET3D = {"offset_groups": 4, "offset_kernel": 1, "relu": True}
+MMDET3D = {"groups": 4}
 
-@pytest.fixture(scope="module", params=[True, False], ids=["velocity", "no velocity"])
+
+@pytest.fixture(
+    scope="module",
+    params=[(True, None), (False, None), (True, DET3D), (False, MMDET3D)],
+    ids=["velocity", "no velocity", "deformable", "deformable, 3 x 3"],
+)
 def heads(request: pytest.FixtureRequest) -> tuple[CenterHead, LazyHead]:
-    head = CenterHead(12, (1, 2, 2), shared_channels=8, branch_channels=6, velocity=request.param)
+    velocity, deformable = request.param
+    head = CenterHead(12, (1, 2, 2), shared_channels=8, branch_channels=6, velocity=velocity, deformable=deformable)
     head.load_state_dict(livened(head.state_dict()))
+    for name, value in head.named_parameters():
+        if ".offset." in name:
+            torch.nn.init.normal_(value, 0, 0.5)  # a new one moves nothing
     return head.eval(), LazyHead(folded(head))
 
 

@@ -10,14 +10,13 @@ import torch
 
 from perception.detection.build import build_decoder
 from perception.detection.center_point import CenterPoint
-from perception.detection.det3d_names import our_state
 from perception.detection.encoders import SparseEncoder
 from perception.detection.fold import folded
 from perception.detection.head import BRANCHES
 from perception.detection.sparse import SparseTensor
 from perception.detection.voxels import VoxelFeatures
 from tests.conftest import SHARED
-from tests.detection.published import assert_boxes, assert_close, clouds_of, network_of, settings_of
+from tests.detection.published import assert_boxes, assert_close, clouds_of, network_of, our_state, settings_of
 
 pytestmark = pytest.mark.shared
 FOLDER = SHARED / "fixtures" / "voxelnet"

@@ -47,7 +47,10 @@ def convert(source: Path, target: Path, *, config: Path | str | None = None, lay
     if config is None:
         raise UsageError(_which_config(read, layout, spconv))
     settings = load_detector_config(config)
-    identify(read, layout)
+    _, found, _ = identify(read, layout)
+    if (reader := settings.detector.reader.name) in found.no_readers:
+        fitting = f"; its names and shapes are those of --config {' or '.join(n)}" if (n := fitting_configs(read, layout, spconv)) else ""
+        raise CheckpointError(f"{source}: expected a reader that {found.name} has, got {reader}{fitting}")
     try:
         converted = convert_state(read, network_tensors(settings), layout=layout, spconv=spconv)
     except CheckpointError as error:
@@ -83,11 +86,13 @@ def count_parameters(tensors: dict[str, Tensor]) -> int:
 
 def fitting_configs(source: Source, layout: str, spconv: str) -> list[str]:
     """Names of the configurations in the package whose networks have exactly the tensors of the file."""
-    names = []
+    names, (_, found, _) = [], identify(source, layout)
     for path in sorted(shipped_config("centerpoint_voxel0075.yaml").parent.glob("centerpoint_*.yaml")):
+        settings = load_detector_config(path)
         with contextlib.suppress(CheckpointError):
-            convert_state(source, network_tensors(load_detector_config(path)), layout=layout, spconv=spconv)
-            names.append(path.stem)
+            convert_state(source, network_tensors(settings), layout=layout, spconv=spconv)
+            if settings.detector.reader.name not in found.no_readers:
+                names.append(path.stem)
     return names
 
 

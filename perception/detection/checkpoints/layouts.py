@@ -31,6 +31,7 @@ class Layout:
     changes     what is done to values, by pattern of det3d's name
     zeros       patterns of our names that its files lack where we have zeros
     convention  of boxes and layers, for people
+    no_readers  kinds of reader (`ReaderSettings`) that the code base has not under these names, although names and shapes would fit
     """
 
     name: str
@@ -39,6 +40,7 @@ class Layout:
     changes: tuple[tuple[str, Change], ...]
     zeros: tuple[str, ...]
     convention: str
+    no_readers: tuple[str, ...] = ()
 
 
 DET3D = Layout(
@@ -52,6 +54,9 @@ DET3D = Layout(
         Rename(r"backbone\.middle_conv\.(1[0-4])\.(.*)", "backbone.conv3.{1-10}.{2}"),
         Rename(r"backbone\.middle_conv\.(1[5-9])\.(.*)", "backbone.conv4.{1-15}.{2}"),
         Rename(r"backbone\.middle_conv\.(2[0-2])\.(.*)", "backbone.extra_conv.{1-20}.{2}"),
+        # Deformable heads (DCN) put branches into two groups.
+        Rename(r"bbox_head\.tasks\.(\d+)\.cls_head\.(.*)", "bbox_head.tasks.{1}.hm.{2}"),
+        Rename(r"bbox_head\.tasks\.(\d+)\.task_head\.(.*)", "bbox_head.tasks.{1}.{2}"),
         Rename(r"((?:reader|backbone|neck|bbox_head|roi_head)\..*)", "{1}"),
     ),
     changes=((r"roi_head\.\w+\.\d\.weight", linear_from_conv),),
@@ -94,7 +99,16 @@ _MMDET3D_RENAMES = (
     Rename(r"pts_neck\.(.*)", "neck.{1}"),
     Rename(r"pts_bbox_head\.shared_conv\.(conv|bn)\.(.*)", "bbox_head.shared_conv.{1}.{2}", {1: {"conv": "0", "bn": "1"}}),
     Rename(
-        r"pts_bbox_head\.task_heads\.(\d+)\.(reg|height|dim|rot|vel|heatmap)\.(0\.conv|0\.bn|1)\.(.*)",
+        r"pts_bbox_head\.task_heads\.(\d+)\.feature_adapt_(cls|reg)\.weight", "bbox_head.tasks.{1}.feature_adapt_{2}.conv_adaption.weight"
+    ),
+    Rename(r"pts_bbox_head\.task_heads\.(\d+)\.(feature_adapt_(?:cls|reg)\.conv_offset\..*)", "bbox_head.tasks.{1}.{2}"),
+    Rename(
+        r"pts_bbox_head\.task_heads\.(\d+)\.cls_head\.(0\.conv|0\.bn|1)\.(.*)",
+        "bbox_head.tasks.{1}.hm.{2}.{3}",
+        {2: {"0.conv": "0", "0.bn": "1", "1": "3"}},
+    ),
+    Rename(
+        r"pts_bbox_head\.task_heads\.(\d+)\.(?:task_head\.)?(reg|height|dim|rot|vel|heatmap)\.(0\.conv|0\.bn|1)\.(.*)",
         "bbox_head.tasks.{1}.{2}.{3}.{4}",
         {2: {"heatmap": "hm"}, 3: {"0.conv": "0", "0.bn": "1", "1": "3"}},
     ),
@@ -106,6 +120,8 @@ _MMDET3D_ZEROS = (
     r"head\.shared\.conv\.bias",
     r"head\.tasks\.\d+\.\w+\.hidden\.conv\.bias",
 )
+# Its pillars keep their first points, and empty slots take part in the maxima; dynamic ones have other names.
+_MMDET3D_NO_READERS = ("dynamic_pillar",)
 MMDET3D = Layout(
     name="mmdet3d",
     sign=_MMDET3D_SIGN,
@@ -113,6 +129,7 @@ MMDET3D = Layout(
     changes=((_ROT, heading_from_sin_cos), (_DIM, size_from_lwh)),
     zeros=_MMDET3D_ZEROS,
     convention="size l, w, h; rot sin yaw, cos yaw",
+    no_readers=_MMDET3D_NO_READERS,
 )
 MMDET3D_OLD = Layout(
     name="mmdet3d-0",
@@ -121,6 +138,7 @@ MMDET3D_OLD = Layout(
     changes=(),
     zeros=_MMDET3D_ZEROS,
     convention="before 1.0: size w, l, h; rot sin r, cos r with r = -yaw - pi/2",
+    no_readers=_MMDET3D_NO_READERS,
 )
 LAYOUTS = {layout.name: layout for layout in (DET3D, OPENPCDET, MMDET3D, MMDET3D_OLD)}
 # A counter of training; frozen networks and torch < 1.0 write none.
@@ -130,6 +148,7 @@ ALWAYS_ZERO = r".*\.num_batches_tracked"
 _NECK_LAYERS = {str(3 * i + 1): f"{i}.conv" for i in range(100)} | {str(3 * i + 2): f"{i}.norm" for i in range(100)}
 _CONV_NORM = {"0": "conv", "1": "norm"}
 _BRANCHES = {"reg": "offset", "dim": "log_size", "rot": "heading", "vel": "velocity", "hm": "heatmap"}
+_ADAPTED = {"cls": "heatmap", "reg": "boxes"}
 # Layers of the second stage: 0 linear, 1 normalisation, 2 ReLU, 3 dropout, 4 linear, 5 normalisation, 6 ReLU, 7 linear.
 _DENSE = {"0": "0.linear", "1": "0.norm", "4": "1.linear", "5": "1.norm"}
 _REFINED = {"cls": "score", "reg": "box"}
@@ -156,6 +175,8 @@ OURS = (
         "head.tasks.{1}.{2}.{3}.{4}",
         {2: _BRANCHES, 3: {"0": "hidden.conv", "1": "hidden.norm", "3": "out"}},
     ),
+    Rename(r"bbox_head\.tasks\.(\d+)\.feature_adapt_(cls|reg)\.conv_offset\.(.*)", "head.adapt.{1}.{2}.offset.{3}", {2: _ADAPTED}),
+    Rename(r"bbox_head\.tasks\.(\d+)\.feature_adapt_(cls|reg)\.conv_adaption\.weight", "head.adapt.{1}.{2}.weight", {2: _ADAPTED}),
     Rename(r"roi_head\.shared_fc_layer\.([0145])\.(.*)", "second_stage.shared.{1}.{2}", {1: _DENSE}),
     Rename(r"roi_head\.(cls|reg)_layers\.([0145])\.(.*)", "second_stage.{1}.hidden.{2}.{3}", {1: _REFINED, 2: _DENSE}),
     Rename(r"roi_head\.(cls|reg)_layers\.7\.(.*)", "second_stage.{1}.out.{2}", {1: _REFINED}),

@@ -14,7 +14,6 @@ from perception.detection.checkpoints.renames import LEFT_OUT, renamed
 from perception.detection.checkpoints.source import Source
 from perception.detection.checkpoints.sparse_layout import find_sparse_layout
 
-_DEFORMABLE = "feature_adapt_cls"
 Expected = Mapping[str, Tensor]  # tensors of the network on any device, `meta` included: shapes and dtypes matter
 
 
@@ -66,9 +65,18 @@ def convert_state(source: Source, expected: Expected, *, layout: str = "auto", s
             tensors[entry.ours] = value.contiguous()
     _fill_zeros(tensors, entries, expected, found, faults, notes)
     if faults:
-        hint = "\n  its names are those of a deformable head (DCN): no network here has one" if any(_DEFORMABLE in n for n in state) else ""
-        raise CheckpointError(f"{where}: does not fit the network ({found.name} names): {faults.message}{hint}")
+        raise CheckpointError(
+            f"{where}: does not fit the network ({found.name} names): {faults.message}{_deformable_hint(state, expected)}"
+        )
     return Converted({name: tensors[name] for name in expected}, found, sparse, tuple(notes))
+
+
+def _deformable_hint(state: Mapping[str, Tensor], expected: Expected) -> str:
+    """A line about deformable heads where the file or the network has one and the other has not; else nothing."""
+    has, wants = any(".feature_adapt_" in name for name in state), any(name.startswith("head.adapt.") for name in expected)
+    if has == wants:
+        return ""
+    return f"\n  {'the file' if has else 'the network'} has a deformable head (DCN), {'the network' if has else 'the file'} has none"
 
 
 def identify(source: Source, asked: str = "auto") -> tuple[dict[str, Tensor], Layout, list[str]]:

@@ -17,7 +17,9 @@ from perception.detection.config import DetectorConfig
 TASKS = [["car"], ["truck", "bus"]]
 
 
-def small_settings(*, voxels: bool = True, channels: tuple[int, ...] = (4, 6, 7, 8), second_stage: bool = False) -> dict[str, Any]:
+def small_settings(
+    *, voxels: bool = True, channels: tuple[int, ...] = (4, 6, 7, 8), second_stage: bool = False, deformable: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The settings of a network of a few thousand parameters; all widths differ, so that no transposition goes unseen."""
     reader = {"name": "mean"} if voxels else {"name": "pillar", "channels": [8, 10]}
     limit = {"max_points": 5, "max_voxels": 100, "max_voxels_training": 100}
@@ -27,7 +29,7 @@ def small_settings(*, voxels: bool = True, channels: tuple[int, ...] = (4, 6, 7,
         "grid": {"lower": [-3.2, -3.2, -5.0], "upper": [3.2, 3.2, 3.0], "voxel_size": [0.2, 0.2, 0.2 if voxels else 8.0]},
         "reader": reader | {"limit": limit},
         "neck": {"layers": [1, 2], "strides": [1, 2], "channels": [5, 7], "up_strides": [1, 2], "up_channels": [9, 11]},
-        "head": {"tasks": TASKS, "shared_channels": 6, "branch_channels": 3},
+        "head": {"tasks": TASKS, "shared_channels": 6, "branch_channels": 3, "deformable": deformable},
         "decode": {"center_lower": [-9, -9, -9], "center_upper": [9, 9, 9], "nms": {"name": "rotated"}},
     }
     if voxels:
@@ -54,7 +56,7 @@ def random_state(settings: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
 
 def as_det3d(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our weights under det3d's names: the converter's tables backwards, written independently of them."""
-    foreign = {}
+    foreign, is_deformable = {}, any(name.startswith("head.adapt.") for name in state)
     for name, value in state.items():
         part, *path = name.split(".")
         leaf = path[-1]
@@ -72,12 +74,16 @@ def as_det3d(state: dict[str, Tensor]) -> dict[str, Tensor]:
             new = f"neck.blocks.{path[1]}.{3 * int(path[2]) + 1 + ['conv', 'norm'].index(path[3])}"
         elif part == "neck":
             new = f"neck.deblocks.{path[1]}.{['conv', 'norm'].index(path[2])}"
+        elif part == "head" and path[0] == "adapt":
+            layer = "conv_adaption" if path[3] == "weight" else "conv_offset"
+            new = f"bbox_head.tasks.{path[1]}.feature_adapt_{ {'heatmap': 'cls', 'boxes': 'reg'}[path[2]] }.{layer}"
         elif part == "head" and path[0] == "shared":
             new = f"bbox_head.shared_conv.{['conv', 'norm'].index(path[1])}"
         elif part == "head":
             kinds = {"offset": "reg", "height": "height", "log_size": "dim", "heading": "rot", "velocity": "vel", "heatmap": "hm"}
             number = 3 if path[3] == "out" else ["conv", "norm"].index(path[4])
-            new = f"bbox_head.tasks.{path[1]}.{kinds[path[2]]}.{number}"
+            group = ("" if not is_deformable else "cls_head" if path[2] == "heatmap" else f"task_head.{kinds[path[2]]}") or kinds[path[2]]
+            new = f"bbox_head.tasks.{path[1]}.{group}.{number}"
         else:
             new = _roi_name(path)
             value = value[..., None] if leaf == "weight" and value.ndim == 2 else value  # det3d has convolutions over one position
@@ -182,15 +188,18 @@ def as_mmdet3d(det3d: dict[str, Tensor], *, old: bool = False) -> dict[str, Tens
             new = f"pts_bbox_head.shared_conv.{['conv', 'bn'][int(path[1])]}.{path[2]}"
             if new.endswith("conv.bias"):
                 continue
+        elif path[2].startswith("feature_adapt_"):
+            new = f"pts_bbox_head.task_heads.{path[1]}.{path[2]}.{'weight' if path[3] == 'conv_adaption' else '.'.join(path[3:])}"
         else:
-            _, task, branch, number, leaf = path
+            _, task, *group, number, leaf = path
+            branch = group[-1]
             if number == "0" and leaf == "bias":
                 continue
             if not old and number == "3" and branch == "rot":
                 value = torch.stack([-value[1], -value[0]])  # sin yaw = -cos r, cos yaw = -sin r
             if not old and number == "3" and branch == "dim":
                 value = torch.stack([value[1], value[0], value[2]])
-            branch = {"hm": "heatmap"}.get(branch, branch)
+            branch = {"hm": "heatmap"}.get(branch, ".".join(group))
             new = f"pts_bbox_head.task_heads.{task}.{branch}.{ {'0': '0.conv', '1': '0.bn', '3': '1'}[number] }.{leaf}"
         foreign[new] = value.contiguous()
     return foreign

@@ -28,6 +28,8 @@ from tests.detection.checkpoints.files import (
 from tests.detection.checkpoints.way import assert_equal, converted
 
 VOXELS, PILLARS, TWO_STAGES = small_settings(), small_settings(voxels=False), small_settings(second_stage=True)
+DEFORMABLE = small_settings(voxels=False, deformable={"offset_groups": 2})
+DEFORMABLE_3 = small_settings(voxels=False, deformable={"groups": 3, "offset_groups": 1, "offset_kernel": 3, "relu": False})
 
 
 def prefixed(state):
@@ -59,6 +61,26 @@ def test_layouts_give_the_same_weights(settings, write, layout, tmp_path):
     got, metadata = converted(tmp_path, settings, write(state))
     assert_equal(got, state)
     assert metadata.layout == layout
+
+
+def test_deformable_heads_of_det3d(tmp_path):
+    state = random_state(DEFORMABLE)
+    foreign = as_det3d(state)
+    assert foreign["bbox_head.tasks.1.feature_adapt_reg.conv_offset.weight"].shape == (36, 6, 1, 1)
+    assert {"bbox_head.tasks.0.cls_head.1.bias", "bbox_head.tasks.1.task_head.rot.3.bias"} < set(foreign)
+    got, _ = converted(tmp_path, DEFORMABLE, foreign)
+    assert_equal(got, state)
+
+
+@pytest.mark.parametrize("version", ["1.1.0", "0.17.1"])
+def test_deformable_heads_of_mmdet3d(version, tmp_path):
+    state = without_hidden_biases(random_state(DEFORMABLE_3))
+    foreign = as_mmdet3d(as_det3d(state), old=version < "1")
+    assert foreign["pts_bbox_head.task_heads.1.feature_adapt_cls.weight"].shape == (6, 2, 3, 3)
+    assert foreign["pts_bbox_head.task_heads.1.feature_adapt_cls.conv_offset.bias"].shape == (18,)
+    assert {"pts_bbox_head.task_heads.0.cls_head.0.bn.bias", "pts_bbox_head.task_heads.0.task_head.dim.1.bias"} < set(foreign)
+    got, _ = converted(tmp_path, DEFORMABLE_3, {"state_dict": foreign, "meta": {"mmdet3d_version": version}})
+    assert_equal(got, state)
 
 
 @pytest.mark.parametrize("settings", [VOXELS, PILLARS], ids=["voxels", "pillars"])

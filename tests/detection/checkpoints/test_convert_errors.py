@@ -18,6 +18,7 @@ from tests.detection.checkpoints.files import (
     random_state,
     small_settings,
     with_sparse,
+    without_hidden_biases,
     write_pth,
 )
 from tests.detection.checkpoints.way import converted
@@ -59,10 +60,23 @@ def test_a_list_of_faults_has_an_end(tmp_path):
     assert len(str(error.value).splitlines()) < 20
 
 
-def test_deformable_heads_are_named_as_such(tmp_path):
-    foreign = as_det3d(random_state(PILLARS)) | {"bbox_head.tasks.0.feature_adapt_cls.conv_offset.weight": torch.ones(72, 6, 1, 1)}
-    with pytest.raises(CheckpointError, match=r"a deformable head \(DCN\): no network here has one"):
-        converted(tmp_path, PILLARS, foreign)
+def test_a_deformable_head_on_one_side_only_is_named(tmp_path):
+    plain, deformable = small_settings(voxels=False), small_settings(voxels=False, deformable={"offset_groups": 2})
+    with pytest.raises(CheckpointError, match=r"the file has a deformable head \(DCN\), the network has none"):
+        converted(tmp_path, plain, as_det3d(random_state(deformable)))
+    with pytest.raises(CheckpointError, match=r"the network has a deformable head \(DCN\), the file has none"):
+        converted(tmp_path, deformable, as_det3d(random_state(plain)))
+
+
+def test_a_reader_that_the_code_base_has_not_is_an_error(tmp_path):
+    """mmdetection3d's pillars of first points have names and shapes of dynamic ones, and compute something else."""
+    hard, dynamic = small_settings(voxels=False), small_settings(voxels=False)
+    hard["detector"]["reader"] |= {"channels": [8], "z_offset": True}
+    dynamic["detector"]["reader"] = {"name": "dynamic_pillar", "channels": [8]}
+    foreign = as_mmdet3d(as_det3d(without_hidden_biases(random_state(hard))))
+    converted(tmp_path, hard, foreign)
+    with pytest.raises(CheckpointError, match=r"in.pth: expected a reader that mmdet3d has, got dynamic_pillar"):
+        converted(tmp_path, dynamic, foreign)
 
 
 def test_two_names_of_one_tensor_are_an_error(tmp_path):
@@ -114,9 +128,9 @@ def test_without_a_config_those_that_fit_are_named(tmp_path):
         network = build_network(_shipped("centerpoint_voxel0075").detector)
     state = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
     path = write_pth(tmp_path / "in.pth", as_det3d(state))
-    with pytest.raises(UsageError, match="of the models in the package centerpoint_voxel0075, centerpoint_voxel0100 fit"):
+    with pytest.raises(UsageError, match=r"of the models in the package centerpoint_voxel0075, .*, centerpoint_voxel0100 fit"):
         convert(path, tmp_path / "out.safetensors")
-    with pytest.raises(CheckpointError, match="its shapes are those of --config centerpoint_voxel0075 or centerpoint_voxel0100"):
+    with pytest.raises(CheckpointError, match=r"its shapes are those of --config centerpoint_voxel0075 or .* or centerpoint_voxel0100"):
         convert(path, tmp_path / "out.safetensors", config="centerpoint_pillar02")
     assert convert(path, tmp_path / "out.safetensors", config="centerpoint_voxel0100").metadata.config_name == "centerpoint_voxel0100"
 

@@ -18,29 +18,24 @@ from tests.detection.published import assert_close
 
 pytestmark = pytest.mark.shared
 FOLDER = SHARED / "fixtures" / "checkpoints"
-WAYMO = {
-    "grid": {"lower": [-75.2, -75.2, -2], "upper": [75.2, 75.2, 4], "voxel_size": [0.1, 0.1, 0.15]},
-    "head": {"tasks": [["VEHICLE", "PEDESTRIAN", "CYCLIST"]], "velocity": False},
-    "second_stage": {"features": "neck", "with_box": False},
-}
-# Configuration in the package, and what is different.
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "det3d-nusc_centerpoint_pp_02voxel_two_pfn_10sweep": ("centerpoint_pillar02", {}),
-    "det3d-nusc_centerpoint_pp_fix_bn_z_scale": ("centerpoint_pillar02", {}),
-    "det3d-nusc_centerpoint_pp_fix_bn_z_scale_virtual": ("centerpoint_pillar02_virtual", {}),
-    "det3d-nusc_centerpoint_voxelnet_0075voxel_fix_bn_z": ("centerpoint_voxel0075", {}),
-    "det3d-nusc_centerpoint_voxelnet_0075voxel_fix_bn_z_scale": ("centerpoint_voxel0075", {}),
-    "det3d-nusc_centerpoint_voxelnet_0075voxel_fix_bn_z_scale_virtual": ("centerpoint_voxel0075_virtual", {}),
-    "det3d-nusc_centerpoint_voxelnet_01voxel": ("centerpoint_voxel0100", {}),
-    "det3d-nusc_two_stage_base_with_virtual": ("centerpoint_voxel0075_virtual", {"second_stage": {}}),
-    "det3d-waymo_centerpoint_voxelnet_two_stage_bev_5point_ft_6epoch_freeze": ("centerpoint_voxel0100", WAYMO),
-    "openpcdet-cbgs_voxel0075_res3d_centerpoint": ("centerpoint_voxel0075", {}),
-    "openpcdet-cbgs_voxel01_res3d_centerpoint": ("centerpoint_voxel0100", {}),
-    "openpcdet-cbgs_dyn_pp_centerpoint": ("centerpoint_pillar02", {"reader": {"name": "dynamic_pillar", "channels": [64, 64]}}),
-    "mmdet3d-centerpoint_voxel0075_second_secfpn": ("centerpoint_voxel0075", {}),
-    "mmdet3d-centerpoint_voxel01_second_secfpn": ("centerpoint_voxel0100", {}),
-    # Names and shapes of its reader are those of a dynamic one with a single layer; what it computes is another matter.
-    "mmdet3d-centerpoint_pillar02_second_secfpn": ("centerpoint_pillar02", {"reader": {"name": "dynamic_pillar", "channels": [64]}}),
+# Configuration in the package; more than one where they are the same network with other readers without weights, or other decoding.
+MODELS = {
+    "det3d-nusc_centerpoint_pp_02voxel_two_pfn_10sweep": "centerpoint_pillar02",
+    "det3d-nusc_centerpoint_pp_fix_bn_z_scale": "centerpoint_pillar02",
+    "det3d-nusc_centerpoint_pp_fix_bn_z_scale_virtual": "centerpoint_pillar02_virtual",
+    "det3d-nusc_centerpoint_voxelnet_0075voxel_dcn": "centerpoint_voxel0075_dcn",
+    "det3d-nusc_centerpoint_voxelnet_0075voxel_fix_bn_z": "centerpoint_voxel0075",
+    "det3d-nusc_centerpoint_voxelnet_0075voxel_fix_bn_z_scale": "centerpoint_voxel0075_dynamic",
+    "det3d-nusc_centerpoint_voxelnet_0075voxel_fix_bn_z_scale_virtual": "centerpoint_voxel0075_virtual",
+    "det3d-nusc_centerpoint_voxelnet_01voxel": "centerpoint_voxel0100",
+    "det3d-nusc_two_stage_base_with_virtual": "centerpoint_voxel0075_virtual_two_stage",
+    "det3d-waymo_centerpoint_voxelnet_two_stage_bev_5point_ft_6epoch_freeze": "centerpoint_waymo_voxel0100_two_stage",
+    "openpcdet-cbgs_voxel0075_res3d_centerpoint": "centerpoint_voxel0075",
+    "openpcdet-cbgs_voxel01_res3d_centerpoint": "centerpoint_voxel0100",
+    "openpcdet-cbgs_dyn_pp_centerpoint": "centerpoint_pillar02_dynamic",
+    "mmdet3d-centerpoint_voxel0075_second_secfpn": "centerpoint_voxel0075",
+    "mmdet3d-centerpoint_voxel01_second_secfpn": "centerpoint_voxel0100",
+    "mmdet3d-centerpoint_pillar02_second_secfpn": "centerpoint_pillar02_mmdet3d",
 }
 NO_BIAS = 53  # convolutions of mmdetection3d's voxel model without one, where the others have it
 
@@ -60,23 +55,16 @@ def random_weights(keys: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     return state
 
 
-def config_of(name: str, path: Any) -> Any:
-    shipped, changes = MODELS[name]
-    values = load_detector_config(shipped).model_dump(mode="json")
-    values["detector"] |= changes
-    return write_config(path, values)
-
-
 def converted(state: dict[str, torch.Tensor], name: str, tmp_path: Any, **options: Any) -> tuple[dict[str, torch.Tensor], Any]:
     wrapper = {"det3d": "state_dict", "openpcdet": "model_state", "mmdet3d": "state_dict"}[name.split("-")[0]]
     source = write_pth(tmp_path / "in.pth", {wrapper: state})
-    done = convert(source, tmp_path / "out.safetensors", config=config_of(name, tmp_path / "model.yaml"), **options)
+    done = convert(source, tmp_path / "out.safetensors", config=MODELS[name], **options)
     return load(tmp_path / "out.safetensors")[0], done
 
 
 def test_all_files_have_a_model():
     there = {path.stem for path in FOLDER.glob("*-*.json")} - {"key-maps"}
-    assert there - set(MODELS) == {"det3d-nusc_centerpoint_voxelnet_0075voxel_dcn"}
+    assert there == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -148,8 +136,7 @@ def test_converted_openpcdet_weights_give_openpcdets_maps(name, tmp_path):
     """From a .pth file to the maps that OpenPCDet itself computed from the same weights."""
     folder = SHARED / "fixtures" / "openpcdet"
     arrays, meta = np.load(folder / f"{name}.npz"), json.loads((folder / "meta.json").read_text())[name]
-    values = load_detector_config(MODELS[f"openpcdet-{name}"][0]).model_dump(mode="json")
-    values["detector"] |= MODELS[f"openpcdet-{name}"][1]
+    values = load_detector_config(MODELS[f"openpcdet-{name}"]).model_dump(mode="json")
     values["detector"]["grid"] = {"lower": meta["pc_range"][:3], "upper": meta["pc_range"][3:], "voxel_size": meta["voxel_size"]}
     recipe = json.loads((folder / "meta.json").read_text())["weights_recipe"]
     weights = recipe_state(keys_of(f"openpcdet-{name}"), recipe["seed"], meta["weight_multipliers"])
