@@ -57,7 +57,9 @@ def cast_rays(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"cast_rays: seed: expected an integer from 0 to 2^63 - 1, got {seed!r}")
     farthest = None
-    if not isinstance(max_range, numbers.Real):
+    if isinstance(max_range, numbers.Real):
+        max_range = float(max_range)
+    else:
         max_range, farthest = math.inf, max_range
     if not (0 <= min_range <= max_range and min_range < math.inf):
         raise ValueError(f"cast_rays: expected 0 <= min_range <= max_range in metres, got {min_range} and {max_range}")

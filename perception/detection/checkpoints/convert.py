@@ -2,12 +2,12 @@
 
 import contextlib
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import perception
 from perception.core.config import shipped_config
 from perception.core.errors import CheckpointError, UsageError
 from perception.detection.build import build_network
@@ -67,7 +67,7 @@ def convert(source: Path, target: Path, *, config: Path | str | None = None, lay
         source_name=source.name,
         source_sha256=read.sha256,
         source_says=read.meta,
-        converter=perception.__version__,
+        converter=version("perception"),
     )
     metadata = save(target, converted.tensors, metadata)
     return Conversion(target, metadata, len(converted.tensors), count_parameters(converted.tensors))

@@ -202,7 +202,7 @@ def _received(
     answer = np.maximum(cosine, LEAST_COSINE) * np.minimum(cosine / max(model.grazing, 1e-9), 1) ** 2
     reading = np.where(stray, 3.0, reflectivity * answer) * _unevenness(model, size, rng) * _at(model.gain, known)
     is_weak = reading < _at(model.floor, known)
-    is_gap = rng.random(size) < _at(model.gap_chance, known) * (0.3 + 1.6 * np.exp(-reading / 12))
+    is_gap = rng.random(size) < _at(model.gap_chance, known) * (0.3 + 1.6 * np.exp(reading / -12))
     after = np.roll(measured, -1, axis=0)
     before = np.roll(measured, 1, axis=0)  # a beam on an edge sees both surfaces: now and then the range lies between them
     with np.errstate(invalid="ignore"):
