@@ -25,11 +25,7 @@ PARAMETERS = {
     "centerpoint_voxel0075_virtual_two_stage": _VIRTUAL + _SECOND,
     "centerpoint_voxel0100": _VOXEL,
     "centerpoint_waymo_voxel0100": _WAYMO,
-    "centerpoint_waymo_voxel0100_two_stage": _WAYMO
-    + 2560 * 256
-    - 330 * 256
-    + _SECOND
-    - 2 * 257,  # 512 channels, no velocity
+    "centerpoint_waymo_voxel0100_two_stage": _WAYMO + 2560 * 256 - 330 * 256 + _SECOND - 2 * 257,  # 512 channels, no velocity
 }
 # The same network with another reader without weights or other decoding: these are all that differs.
 VARIANTS = {
