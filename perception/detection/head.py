@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from perception.detection.deformable import DeformableConv
+from perception.detection.deformable import DeformableConv, bordered
 from perception.detection.layers import ConvNormRelu
 
 # Regression branches and their channels, in the order in which they are stacked. Boxes are det3d's: see `decode`.
@@ -83,19 +83,19 @@ class CenterHead(nn.Module):
     def forward(self, features: Tensor) -> HeadMaps:
         """(B, C, H, W) to maps of the same height and width."""
         shared = self.shared(features)  # (B, shared_channels, H, W)
-        tasks = []
+        table, tasks = None if self.adapt is None else bordered(shared), []
         for number, task in enumerate(self.tasks):
-            for_heatmap, for_boxes = self._adapted(shared, number)
+            for_heatmap, for_boxes = self._adapted(shared, table, number)
             boxes = torch.cat([task[name](for_boxes) for name in self.branches], dim=1)  # type: ignore[index]
             tasks.append(TaskMaps(task["heatmap"](for_heatmap), boxes))  # type: ignore[index]
         return HeadMaps(shared, tuple(tasks))
 
-    def _adapted(self, shared: Tensor, task: int) -> tuple[Tensor, Tensor]:
+    def _adapted(self, shared: Tensor, table: Tensor | None, task: int) -> tuple[Tensor, Tensor]:
         """What the heat map of a task reads, and what its other branches read."""
         if self.adapt is None:
             return shared, shared
         adapt: Any = self.adapt[task]
-        return adapt["heatmap"](shared), adapt["boxes"](shared)
+        return adapt["heatmap"](shared, table), adapt["boxes"](shared, table)
 
     def _initialise(self) -> None:
         for task in self.tasks:

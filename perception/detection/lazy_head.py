@@ -36,7 +36,10 @@ class LazyHead(nn.Module):
     def heatmaps(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The shared map (B, C, H, W), and per task the logits (B, classes, H, W)."""
         shared = self.shared(features)
-        read = shared if self.adapt is None else torch.cat([adapt["heatmap"](shared) for adapt in self.adapt], dim=1)
+        read = shared
+        if self.adapt is not None:
+            table = bordered(shared)
+            read = torch.cat([adapt["heatmap"](shared, table) for adapt in self.adapt], dim=1)
         logits = self.heat_out(F.relu(self.heat_hidden(read), inplace=True))  # (B, all classes, H, W)
         return shared, logits.split(self.num_classes, dim=1)
 
@@ -57,11 +60,12 @@ class LazyHead(nn.Module):
     def _adapted(self, shared: Tensor, rows: Tensor, task: int, cells: Tensor) -> Tensor:
         """What the branches of a task read at cells (N,) of one sample: shared (C, H, W), and the same as rows (H * W, C)."""
         conv, (height, width) = self.adapt[task]["boxes"], shared.shape[1:]
-        if conv.offset.kernel_size == (1, 1):
-            offsets = F.linear(rows[cells], conv.offset.weight.flatten(1), conv.offset.bias)
+        kernel, bias = conv.offset_kernel()  # (18 * parts, C, 1 or 3, 1 or 3)
+        if kernel.shape[2] == 1:
+            offsets = F.linear(rows[cells], kernel.flatten(1), bias)
         else:
-            kernel = conv.offset.weight.permute(0, 2, 3, 1)[:, None].contiguous()
-            offsets = sparse_conv(rows, kernel, _neighbours(cells, height, width).int(), bias=conv.offset.bias)
+            kernel = kernel.permute(0, 2, 3, 1)[:, None].contiguous()
+            offsets = sparse_conv(rows, kernel, _neighbours(cells, height, width).int(), bias=bias)
         return conv.at(bordered(shared[None])[0], offsets, cells)
 
     def _weights(self, name: str, task: int) -> tuple[Tensor, Tensor]:
