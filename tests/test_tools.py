@@ -166,3 +166,23 @@ def test_make_targets_that_the_readme_shows_exist():
     makefile = (ROOT / "Makefile").read_text()
     assert {"demo", "test"} <= targets
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.M)] == []
+
+
+@pytest.mark.parametrize("kind", ["pillar", "voxel"])
+def test_the_peer_of_the_detector_finds_the_same(kind):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("spconv.pytorch")
+    from perception.detection import Detector, build_decoder, build_network
+    from tests.detection.small import cloud, small_config
+
+    module, settings = tool("benchmark_detector"), small_config(kind).detector
+    torch.manual_seed(0)
+    network, points, seconds = build_network(settings).eval(), cloud(), {}
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5)
+    peer = module.peer_stages(network, build_decoder(settings), torch.from_numpy(points), seconds, lambda: 0.0)
+    ours = Detector(network, settings).detect_rows(points)
+    assert peer.labels.tolist() == ours.labels.tolist()
+    torch.testing.assert_close(peer.rows[:, :3], ours.rows[:, :3], rtol=1e-3, atol=1e-3)
+    assert set(seconds) == set(module.STAGES)

@@ -1,4 +1,6 @@
-"""Speed, beside a peer, in one run: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|all`. Each prints one Markdown table.
+"""Speed, beside a peer, in one run: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|detector|all`.
+
+Each prints one Markdown table.
 
 Figures are medians over repetitions that alternate between the candidates, so that a machine that slows down slows down both. Compare
 ratios, not seconds, between machines.
@@ -158,6 +160,22 @@ def sweeps(repeats: Annotated[int, typer.Option(help="Repetitions of each candid
     )
 
 
+@app.command()
+def detector(
+    cloud: Annotated[
+        Path | None, typer.Argument(help="Points of 5 columns, float32 or .f16.bin; without it one is made.", show_default=False)
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of both candidates; the peer's sparse backbone has one.")] = 2,
+    repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 7,
+) -> None:
+    """Milliseconds of CenterPoint on the CPU by stage, beside the published way of computing it."""
+    import benchmark_detector as bench
+    import benchmark_ops
+
+    print_machine()
+    bench.print_table(benchmark_ops.read_cloud(cloud) if cloud else benchmark_ops.ten_sweeps(264_000), threads, repeats)
+
+
 @app.command(name="all")
 def everything() -> None:
     """All tables of BENCHMARKS.md but the one of trainval's size."""
@@ -165,6 +183,7 @@ def everything() -> None:
     tables(scenes=85)
     ops()
     sweeps()
+    detector()
 
 
 def run_tracker(tracker: GreedyTracker | ParityTracker, frames: list[tuple[Detections, int]]) -> None:
