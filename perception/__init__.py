@@ -6,26 +6,27 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_tracker", "open_drives", "open_run"]
+__all__ = ["Pipeline", "__version__", "build_tracker", "open_drives", "open_run", "run_drives"]
 
 if TYPE_CHECKING:
     from perception.drives import open_drives
     from perception.export import open_run
+    from perception.pipeline import Pipeline, run_drives
     from perception.tracking import build_tracker
+
+_ROOM = {
+    "Pipeline": "perception.pipeline",
+    "build_tracker": "perception.tracking",
+    "open_drives": "perception.drives",
+    "open_run": "perception.export",
+    "run_drives": "perception.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the three entry points on first use, so that `import perception` stays under 0.3 s."""
-    if name == "open_run":
-        from perception.export import open_run
+    """Load the entry points on first use, so that `import perception` stays under 0.3 s."""
+    if name in _ROOM:
+        from importlib import import_module
 
-        return open_run
-    if name == "open_drives":
-        from perception.drives import open_drives
-
-        return open_drives
-    if name == "build_tracker":
-        from perception.tracking import build_tracker
-
-        return build_tracker
+        return getattr(import_module(_ROOM[name]), name)
     raise AttributeError(f"module 'perception' has no attribute {name!r}")

@@ -32,7 +32,9 @@ def evaluate(
         raise UsageError(f"--task {task}: expected detection or tracking{nearest_hint(task, ['detection', 'tracking'])}")
     if results.is_dir():
         out = out or results / "evaluation"
-        results = results / "nuscenes" / ("detections.json" if task == "detection" else "tracks.json")
+        folder = results / "nuscenes"
+        is_tracked = (folder / "tracks.json").is_file() or not (folder / "detections.json").is_file()  # `perception detect` does not track
+        results = folder / ("detections.json" if task == "detection" or (task is None and not is_tracked) else "tracks.json")
     dataset = NuScenes(data, version, cameras=False, truth=False, tell=tell)
     expected = [token for drive in dataset.drives(split) for token in drive.tokens]
     _submission, faults = validate_submission(results, expected)

@@ -30,10 +30,13 @@ def printer() -> Console:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """`advance(name, done, total)`: a bar with rate and remaining time on a terminal, a plain line now and then elsewhere."""
+def progress(what: str) -> Iterator[Callable[[str, int, int | None], None]]:
+    """`advance(name, done, total)`: a bar with rate and remaining time on a terminal, a plain line now and then elsewhere.
+
+    total  None where it is not known
+    """
     if not messages.is_terminal:
-        yield lambda name, done, total: tell(f"{what} {done}/{total} {name}") if _is_worth_a_line(done, total) else None
+        yield lambda name, done, total: tell(f"{what} {done}/{total or '?'} {name}") if _is_worth_a_line(done, total) else None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -47,12 +50,15 @@ def progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=messages, transient=True) as bar:
         task = bar.add_task(what, total=None, rate="")
 
-        def advance(name: str, done: int, total: int) -> None:
+        def advance(name: str, done: int, total: int | None) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
             bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "", description=f"{what} {name}")
 
         yield advance
 
 
-def _is_worth_a_line(done: int, total: int) -> bool:
+def _is_worth_a_line(done: int, total: int | None) -> bool:
+    """Ten lines in all; a line each time the number has doubled where the end is not known."""
+    if total is None:
+        return done & (done - 1) == 0
     return done == total or done % max(total // 10, 1) == 0

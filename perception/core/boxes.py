@@ -68,9 +68,10 @@ class Boxes3D:
         With a rotation about z only this is exact and `inverse()` undoes it.
         """
         heading = np.stack([np.cos(self.yaw), np.sin(self.yaw), np.zeros(len(self))], axis=-1)
-        heading_b = a_to_b.rotate(heading)
+        # In one piece each: of columns NumPy's arctan2 rounds one way or the other, as their neighbours in memory happen to be.
+        x, y, _ = np.ascontiguousarray(a_to_b.rotate(heading).T)
         velocity = np.concatenate([self.velocity, np.zeros((len(self), 1))], axis=1)
-        return Boxes3D(a_to_b.apply(self.center), self.size, np.arctan2(heading_b[:, 1], heading_b[:, 0]), a_to_b.rotate(velocity)[:, :2])
+        return Boxes3D(a_to_b.apply(self.center), self.size, np.arctan2(y, x), a_to_b.rotate(velocity)[:, :2])
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """(N, M) bool: whether box n holds point m of `points` (M, 3), borders included."""

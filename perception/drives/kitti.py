@@ -148,6 +148,11 @@ class KittiDrive:
         """One a frame."""
         return [self.token(i) for i in range(len(self))]
 
+    @property
+    def lidar_paths(self) -> list[Path]:
+        """The files that its clouds are read from; they need not be there."""
+        return [self._cloud_path(number) for number in range(len(self))]
+
     def __len__(self) -> int:
         return len(self._motion[0])
 

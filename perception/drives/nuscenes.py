@@ -172,6 +172,12 @@ class NuScenes:
         """The lidar file of a sample's key frame (row of the index)."""
         return self._path(int(self.index.numbers("sample", "key_record")[sample, self._lidar_channel]))
 
+    def lidar_paths(self, samples: range) -> list[Path]:
+        """The lidar files of the samples of one scene (rows of the index) and of the sweeps between them."""
+        records = self.index.numbers("sample", "key_record")[samples, self._lidar_channel]
+        records = records[records >= 0]
+        return [self._path(record) for record in range(records.min(), records.max() + 1)] if len(records) else []
+
     def _truth(self, sample: int) -> Detections:
         """Annotations of the scored classes, in the global frame, in the order of the table."""
         index = self.index
@@ -302,6 +308,11 @@ class NuScenesDrive:
     def tokens(self) -> list[str]:
         """Sample tokens, one a frame."""
         return self.dataset.index.texts("sample", "token", slice(self._samples.start, self._samples.stop))
+
+    @property
+    def lidar_paths(self) -> list[Path]:
+        """The files that its clouds are read from, earlier sweeps included; they need not be there."""
+        return self.dataset.lidar_paths(self._samples)
 
     def __len__(self) -> int:
         return len(self._samples)

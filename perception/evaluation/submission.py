@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import chain, repeat
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 import orjson
@@ -30,6 +30,8 @@ from perception.core.files import atomic_write
 from perception.core.json_stream import iter_object_of_lists
 
 Task = Literal["detection", "tracking"]
+Objects = TypeVar("Objects", Detections, Tracks)
+MAX_BOXES = 500  # a sample; official limit of both tasks
 CLASSES: dict[Task, ClassSet] = {"detection": NUSCENES_DETECTION, "tracking": NUSCENES_TRACKING}
 LIDAR_META = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
 _ATTRIBUTES = (*NUSCENES_ATTRIBUTES, "")
@@ -316,29 +318,94 @@ def _faults_of_form(box: Any, token: str, task: Task) -> Iterator[str]:
         yield f"tracking_id: expected text of at most {_MAX_ID_LENGTH} characters, got {shown(tracking_id)}"
 
 
+class SubmissionWriter:
+    """Writes the samples of a submission as they come. Made by `submission_writer`."""
+
+    def __init__(self, file: BinaryIO, meta: dict[str, Any] | None) -> None:
+        self.num_boxes = 0
+        self._file, self._lead = file, b""
+        self._batch: dict[str, list[dict[str, Any]]] = {}
+        file.write(_head(meta))
+
+    def add(self, token: str, boxes: list[dict[str, Any]]) -> None:
+        """A sample and its boxes as `detection_boxes` or `tracking_boxes` makes them; each token once."""
+        self.num_boxes += len(boxes)
+        self._batch[token] = boxes
+        if len(self._batch) >= _SAMPLES_A_WRITE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left; `submission_writer` does it."""
+        self._flush()
+        self._file.write(_TAIL)
+
+    def _flush(self) -> None:
+        if self._batch:
+            self._file.write(self._lead + orjson.dumps(self._batch)[1:-1])
+            self._lead, self._batch = b",", {}
+
+
+@contextlib.contextmanager
+def submission_writer(path: Path, *, meta: dict[str, Any] | None = None) -> Iterator[SubmissionWriter]:
+    """A writer of the submission at `path`, which appears complete or not at all. `meta` without a value: lidar only."""
+    with atomic_write(path) as file, _settled_objects_left_alone():
+        writer = SubmissionWriter(file, meta)
+        yield writer
+        writer.close()
+
+
 def write_submission(path: Path, samples: Iterable[tuple[str, list[dict[str, Any]]]], *, meta: dict[str, Any] | None = None) -> int:
     """Write a submission, sample by sample as they come, completely or not at all. Returns the number of boxes.
 
     samples  (sample token, boxes as `detection_boxes` or `tracking_boxes` makes them)
     """
-    count = 0
+    with submission_writer(path, meta=meta) as writer:
+        for token, boxes in samples:
+            writer.add(token, boxes)
+    return writer.num_boxes
+
+
+def join_submissions(path: Path, parts: Iterable[Path], *, meta: dict[str, Any] | None = None) -> None:
+    """One submission of the samples of several, in their order, without parsing them: the bytes that one writer would have written.
+
+    parts  files of `submission_writer` with the same `meta` and no sample twice; DataError for another file
+    """
+    head, lead = _head(meta), b""
+    with atomic_write(path) as file:
+        file.write(head)
+        for part in parts:
+            try:
+                with part.open("rb") as source:
+                    length = part.stat().st_size - len(head) - len(_TAIL)
+                    if length < 0 or source.read(len(head)) != head:
+                        raise DataError(f"{part}: expected a part of {path.name}, got another file; start the run over")
+                    file.write(lead if length else b"")
+                    while length:
+                        block = source.read(min(length, 1 << 20))
+                        file.write(block)
+                        length -= len(block)
+                        lead = b","
+                        if not block:
+                            raise DataError(f"{part}: the file was cut short while it was read")
+            except OSError as error:
+                raise DataError(f"{part}: expected a part of {path.name}, got {error.strerror or error}") from None
+        file.write(_TAIL)
+
+
+_TAIL = b"}}"
+
+
+def _head(meta: dict[str, Any] | None) -> bytes:
+    """What a submission begins with."""
     try:  # whatever a file that was read may hold: large numbers, halves of characters
-        head = json.dumps(meta or LIDAR_META, separators=(",", ":")).encode()
+        return b'{"meta":' + json.dumps(meta or LIDAR_META, separators=(",", ":")).encode() + b',"results":{'
     except RecursionError:
         raise DataError("meta: expected an object with use_lidar, use_camera, ..., got one nested too deep") from None
-    with atomic_write(path) as file, _settled_objects_left_alone():
-        file.write(b'{"meta":' + head + b',"results":{')
-        lead, batch = b"", {}
-        for token, boxes in samples:
-            count += len(boxes)
-            batch[token] = boxes
-            if len(batch) >= _SAMPLES_A_WRITE:
-                file.write(lead + orjson.dumps(batch)[1:-1])
-                lead, batch = b",", {}
-        if batch:
-            file.write(lead + orjson.dumps(batch)[1:-1])
-        file.write(b"}}")
-    return count
+
+
+def best_boxes(objects: Objects) -> Objects:
+    """The 500 objects of a sample with the highest scores, in the given order: more are not allowed. Ties go to the first."""
+    return objects if len(objects) <= MAX_BOXES else objects[np.sort(np.argsort(-objects.score, kind="stable")[:MAX_BOXES])]
 
 
 def detection_boxes(token: str, detections: Detections) -> list[dict[str, Any]]:
@@ -351,13 +418,12 @@ def detection_boxes(token: str, detections: Detections) -> list[dict[str, Any]]:
 
 
 def tracking_boxes(token: str, tracks: Tracks, *, prefix: str) -> list[dict[str, Any]]:
-    """The boxes of one sample as a tracking submission holds them, in the tracks' order; at most the 500 best (official limit).
+    """The boxes of one sample as a tracking submission holds them, in the tracks' order; at most the 500 best (`best_boxes`).
 
     tracks  in the global frame, of the seven classes
     prefix  put before the track's number, so that ids of different drives differ
     """
-    if len(tracks) > 500:
-        tracks = tracks[np.sort(np.argsort(-tracks.score, kind="stable")[:500])]
+    tracks = best_boxes(tracks)
     rows = _box_rows(token, tracks.boxes)
     for row, number, name, score in zip(rows, tracks.track_id.tolist(), tracks.names.tolist(), tracks.score.tolist(), strict=True):
         row |= {"tracking_id": f"{prefix}{number}", "tracking_name": name, "tracking_score": score}

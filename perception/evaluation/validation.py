@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.evaluation.submission import Fault, Submission, read_submission
-
-MAX_BOXES = 500  # a sample; official limit of both tasks
+from perception.evaluation.submission import MAX_BOXES, Fault, Submission, read_submission
 
 
 def validate_submission(path: Path, expected: list[str] | None = None) -> tuple[Submission, list[Fault]]:

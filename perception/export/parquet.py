@@ -16,6 +16,7 @@ from perception.core.transform import Transform
 from perception.export.schema import SCHEMA_VERSION, SCHEMAS
 
 _ROWS_A_GROUP = 1 << 16
+_FRAMES_A_GROUP = 1 << 10  # a frame's own row waits as Python objects, which take ten times as much memory
 
 
 class DriveWriter:
@@ -84,7 +85,7 @@ class DriveWriter:
         self._pending.append(columns)
         self._num_pending += count
         self.num_rows += count
-        if self._num_pending >= _ROWS_A_GROUP:
+        if self._num_pending >= _ROWS_A_GROUP or len(self._pending) >= _FRAMES_A_GROUP:
             self.flush()
 
 

@@ -197,3 +197,17 @@ def test_bad_boxes_are_refused(changes, message):
 def test_narrower_numbers_are_widened():
     boxes = box_with(center=np.zeros((2, 3), np.float32), size=np.ones((2, 3), np.int8))
     assert boxes.center.dtype == boxes.size.dtype == np.float64
+
+
+def test_transformed_boxes_have_the_same_bits_wherever_their_arrays_lie_in_memory():
+    rng = np.random.default_rng(0)
+    turn = Transform.from_quaternion(np.array([0.9, 0.02, -0.03, 0.4]), np.array([600.0, 1600.0, 1.0]))
+    for count in (197, 253, 333):
+        boxes = Boxes3D(rng.normal(0, 50, (count, 3)), np.ones((count, 3)), rng.uniform(-3, 3, count), rng.normal(0, 5, (count, 2)))
+        seen = set()
+        for _ in range(400):
+            others = [np.empty(int(rng.integers(1, 4000))) for _ in range(4)]  # so that arrays get other places
+            moved = boxes.transformed(turn)
+            seen.add(moved.yaw.tobytes() + moved.center.tobytes() + moved.velocity.tobytes())
+            del others
+        assert len(seen) == 1

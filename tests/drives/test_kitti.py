@@ -329,3 +329,10 @@ def test_other_folders_are_no_drives(tmp_path):
         (root / other).mkdir(parents=True)
     (root / DATE / "2011_09_26_drive_0006_sync").write_text("")
     assert Kitti(root).drive_names == ["training-0000", DRIVE]
+
+
+def test_the_files_of_a_drives_clouds_are_known(tmp_path):
+    drive = Kitti(write_kitti_tracking(tmp_path)).drive("training-0001")
+    assert [path.relative_to(tmp_path).as_posix() for path in drive.lidar_paths] == [
+        f"training/velodyne/0001/00000{i}.bin" for i in range(3)
+    ]

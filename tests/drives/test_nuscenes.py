@@ -358,3 +358,11 @@ def test_the_recordings_velocities_are_unknown_in_a_single_frame(shared):
 
 def test_the_dataroot_may_be_text(root):
     assert NuScenes(str(root)).dataroot == Path(root)
+
+
+def test_the_files_of_a_drives_clouds_are_known_sweeps_included(tmp_path):
+    drives = NuScenes(write_nuscenes(tmp_path)).drives()
+    for drive, start in zip(drives, (FIRST_US, FIRST_US + 60_000_000), strict=True):
+        names = [path.relative_to(tmp_path).as_posix() for path in drive.lidar_paths]
+        expected = [("samples", 0), ("sweeps", 250_000), ("samples", 500_000), ("samples", 1_000_000)]
+        assert names == [f"{folder}/LIDAR_TOP/{start + offset}.pcd.bin" for folder, offset in expected]

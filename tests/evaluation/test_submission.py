@@ -10,7 +10,15 @@ import pytest
 
 from perception.core import NUSCENES_DETECTION, NUSCENES_TRACKING, Boxes3D, DataError, Detections, Tracks, Transform, json_stream
 from perception.core.borders import boxes_from_det3d, boxes_to_nuscenes, yaw_of_quaternions
-from perception.evaluation import detection_boxes, read_submission, tracking_boxes, write_submission
+from perception.evaluation import (
+    best_boxes,
+    detection_boxes,
+    join_submissions,
+    read_submission,
+    submission_writer,
+    tracking_boxes,
+    write_submission,
+)
 from perception.evaluation.submission import LIDAR_META
 from tests.evaluation.makers import META, detection, track, write_results
 
@@ -289,3 +297,47 @@ def test_quaternions_are_of_unit_length_and_turn_about_z():
     _t, _s, rotation, _v = boxes_to_nuscenes(some_detections(50).boxes)
     np.testing.assert_allclose(np.linalg.norm(rotation, axis=1), 1.0)
     assert not rotation[:, 1:3].any()
+
+
+@pytest.mark.parametrize("cuts", [[], [0], [100], [70, 70], [1, 64, 65, 130], list(range(0, 150, 7))], ids=str)
+def test_parts_are_joined_into_the_bytes_of_one_file(tmp_path, cuts):
+    samples = [(f"s{i}", detection_boxes(f"s{i}", some_detections(i % 4, seed=i))) for i in range(150)]
+    write_submission(tmp_path / "whole.json", samples)
+    parts = []
+    for start, stop in zip([0, *cuts], [*cuts, 150], strict=True):
+        parts.append(tmp_path / f"{len(parts)}.json")
+        with submission_writer(parts[-1]) as writer:
+            for token, boxes in samples[start:stop]:
+                writer.add(token, boxes)
+        assert writer.num_boxes == sum(len(boxes) for _, boxes in samples[start:stop])
+    join_submissions(tmp_path / "joined.json", parts)
+    assert (tmp_path / "joined.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_a_part_of_another_run_is_refused(tmp_path):
+    write_submission(tmp_path / "a.json", [("a", [])], meta=LIDAR_META | {"use_camera": True})
+    (tmp_path / "b.json").write_bytes(b"{}")
+    for name in ("a.json", "b.json", "none.json"):
+        with pytest.raises(DataError, match=rf"{name}: expected a part of whole.json, got"):
+            join_submissions(tmp_path / "whole.json", [tmp_path / name])
+        assert not (tmp_path / "whole.json").exists()
+
+
+def test_a_writer_that_is_left_by_an_error_leaves_no_file(tmp_path):
+    def fail():
+        with submission_writer(tmp_path / "d.json") as writer:
+            writer.add("a", [])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_500_best_boxes_keep_their_order_and_ties_go_to_the_first():
+    found = some_detections(600)
+    assert best_boxes(found[:500]).score.tolist() == found.score[:500].tolist()
+    kept = best_boxes(found)
+    assert kept.score.tolist() == [score for score in found.score if score >= np.sort(found.score)[100]]
+    same = Detections(found.boxes, found.label, np.full(600, 0.5), NUSCENES_DETECTION)
+    np.testing.assert_array_equal(best_boxes(same).boxes.center, same.boxes.center[:500])
