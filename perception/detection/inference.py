@@ -73,7 +73,8 @@ class InferenceNetwork:
         boxes, shared = self._flipped(neck, clock) if self.double_flip else self._plain(neck, clock)
         if self.second_stage is not None:
             with clock.stage("second"):
-                boxes = refined(self.second_stage, neck if self.second_reads == "neck" else shared, boxes, self.decoder.grid)
+                read = shared if self.second_reads == "head" else neck[::NUM_VIEWS] if self.double_flip else neck
+                boxes = refined(self.second_stage, read, boxes, self.decoder.grid)
         return boxes
 
     def _plain(self, neck: Tensor, clock: StageClock) -> tuple[list[Boxes], Tensor]:

@@ -172,9 +172,9 @@ def test_what_is_not_there_is_refused_before_anything_is_written(call, root, tmp
     ("model", "code", "message"),
     [
         pytest.param([], 2, "expected weights (--weights FILE), or --seed N for random ones", id="no weights"),
-        pytest.param(["--weights", "/nothing.safetensors"], 4, "/nothing.safetensors: expected a file of weights", id="no such file"),
+        pytest.param(["--weights", "/nothing.safetensors"], 4, "/nothing.safetensors: expected a weight file", id="no such file"),
         pytest.param(["--weights", "OTHER"], 4, "other.safetensors: ", id="of another network"),
-        pytest.param(["--weights", "YAML"], 4, "small.yaml: expected a file of weights (safetensors)", id="no weights at all"),
+        pytest.param(["--weights", "YAML"], 4, "small.yaml: expected a complete .safetensors file", id="no weights at all"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(call, root, config, tmp_path, model, code, message):

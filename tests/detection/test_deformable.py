@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from perception.detection import Detector
+from perception.detection.build import build_decoder, build_network
+from perception.detection.config import DetectorConfig
 from perception.detection.deformable import DeformableConv, bordered
+from perception.detection.flip import merged_boxes, mirrored
+from tests.detection.small import cloud, livened, small_config
 
 
 def by_definition(x, offsets, weight, groups, offset_groups):
@@ -108,3 +113,42 @@ def test_it_is_torchvisions(offset_groups):
     torchvision = pytest.importorskip("torchvision.ops", reason="torchvision is not installed")
     layer, x = conv(offset_groups=offset_groups), torch.randn(2, 8, 9, 7, dtype=torch.float64)
     torch.testing.assert_close(layer(x), torchvision.deform_conv2d(x, layer.offset(x), layer.weight, padding=1))
+
+
+@torch.no_grad()
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 3e-2)])
+@pytest.mark.parametrize("options", KINDS)
+def test_the_same_on_a_gpu(options, dtype, tolerance):
+    layer, x = conv(**options).float(), torch.randn(2, 8, 40, 30)
+    torch.nn.init.normal_(layer.offset.weight, 0, 0.05)  # in float16 places of many cells are coarse
+    expected = layer(x)
+    found = layer.to("cuda", dtype)(x.to("cuda", dtype))
+    torch.testing.assert_close(found.float().cpu(), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("deformable", [{}, {"groups": 2, "offset_groups": 1, "offset_kernel": 3, "relu": False}], ids=["det3d", "mmdet3d"])
+def test_a_detector_with_it_is_the_plain_network(flip, deformable):
+    """Folded and lazy against the network as it is trained."""
+    values = small_config(double_flip=flip).model_dump()
+    values["detector"]["head"]["deformable"] = deformable
+    values["detector"]["reader"]["limit"] |= {"max_voxels": 5000, "max_voxels_training": 5000}
+    settings = DetectorConfig.model_validate(values).detector
+    torch.manual_seed(0)
+    network = build_network(settings).eval()
+    network.load_state_dict(livened(network.state_dict()))
+    for name, value in network.named_parameters():
+        if ".offset." in name:
+            torch.nn.init.normal_(value, 0, 0.3)
+    found = Detector(network, settings).detect_rows(cloud())
+    decoder, points = build_decoder(settings), torch.from_numpy(cloud())
+    with torch.no_grad():
+        if flip:
+            (expected,) = merged_boxes(decoder, network(mirrored([points])))
+        else:
+            (expected,) = decoder.from_maps(network([points]))
+    assert len(found.rows) > 3
+    assert found.labels.tolist() == expected.labels.tolist()
+    torch.testing.assert_close(found.rows, expected.rows, rtol=1e-4, atol=1e-4)

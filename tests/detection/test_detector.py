@@ -220,24 +220,25 @@ def test_random_weights_come_from_the_seed_alone():
     assert_same(first, Detector.from_config(small_config(), seed=1).detect(cloud(), LIDAR_TO_EGO))
 
 
-def test_double_flip_and_second_stage_run():
+def test_double_flip_runs():
     flipped = Detector.from_config(small_config(double_flip=True), seed=0)
     assert len(flipped.detect_many([cloud(), cloud(0)], [LIDAR_TO_EGO] * 2)) == 2
-    values = small_config("voxel").model_dump()
-    values["detector"]["second_stage"] = {"shared": [8, 8], "score": [8, 8], "box": [8, 8]}
-    two_stage = Detector.from_config(type(small_config()).model_validate(values), seed=0)
-    for points in (cloud(), cloud(0)):
-        two_stage.detect(points, LIDAR_TO_EGO)
 
 
-@pytest.mark.parametrize(("kind", "flip", "limits"), [("voxel", True, [800, 500, 500, 500] * 2), ("pillar", False, None)])
-def test_mirrored_views_have_the_limit_of_training(kind, flip, limits, monkeypatch):
-    detector = Detector.from_config(small_config(kind, double_flip=flip), seed=0)
-    reader, seen = detector._network.reader, []
-    original = reader.voxelize
-    monkeypatch.setattr(reader, "voxelize", lambda clouds, given=None: seen.append((len(clouds), given)) or original(clouds, given))
-    detector.detect_many([cloud(), cloud()], [LIDAR_TO_EGO] * 2)
-    assert seen == [(8 if flip else 2, limits)]
+@pytest.mark.parametrize("features", ["head", "neck"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_second_stage_reads_the_map_of_its_own_sample(features, flip):
+    values = small_config("voxel", double_flip=flip).model_dump()
+    values["detector"]["second_stage"] = {"shared": [8, 8], "score": [8, 8], "box": [8, 8], "features": features}
+    config = type(small_config()).model_validate(values)
+    torch.manual_seed(0)
+    state = livened(build_network(config.detector).state_dict())
+    detector = Detector.from_config(config, weights=state)
+    clouds = [cloud(0), cloud(seed=1), cloud(seed=2)]
+    many = detector.detect_many(clouds, [LIDAR_TO_EGO] * 3)
+    assert len(many[0]) + len(many[1]) + len(many[2]) > 3
+    for one, found in zip(clouds, many, strict=True):
+        assert_same(detector.detect(one, LIDAR_TO_EGO), found, tolerance=1e-4)
 
 
 def test_settings_load_without_torch_and_layers_without_pydantic():

@@ -17,7 +17,7 @@ from tests.detection.published import assert_close
 
 pytestmark = pytest.mark.shared
 FOLDER = SHARED / "fixtures" / "openpcdet"
-OURS = {"cbgs_voxel0075_res3d_centerpoint": "centerpoint_voxel0075", "cbgs_dyn_pp_centerpoint": "centerpoint_pillar02"}
+OURS = {"cbgs_voxel0075_res3d_centerpoint": "centerpoint_voxel0075", "cbgs_dyn_pp_centerpoint": "centerpoint_pillar02_dynamic"}
 
 
 class Oracle:
@@ -27,8 +27,6 @@ class Oracle:
         values = load_detector_config(OURS[name]).detector.model_dump()
         values["grid"] = {"lower": meta["pc_range"][:3], "upper": meta["pc_range"][3:], "voxel_size": meta["voxel_size"]}
         self.is_pillar = "pp" in name
-        if self.is_pillar:
-            values["reader"] = {"name": "dynamic_pillar", "channels": [64, 64]}
         self.settings = CenterPointSettings.model_validate(values)
         network = build_network(self.settings)
         network.load_state_dict(openpcdet_state(SHARED, name), strict=True)
