@@ -7,7 +7,7 @@ import numpy as np
 from perception.drives.simulated.roads import REACH, Bend, CrossSection, Lot, Plan, Section
 
 CROSSINGS = {(0, 1, 2, 3): 0.45, (0, 1, 2): 0.3, (0, 2): 0.25}  # arms -> share of the streets
-PARKING = {"parallel": 0.58, "perpendicular": 0.22, "none": 0.2}
+PARKING = {"parallel": 0.46, "perpendicular": 0.34, "none": 0.2}
 TIGHTEST = 45.0  # metres, radius of a bend
 
 
@@ -103,7 +103,7 @@ def _draw_lots(plan: Plan, rng: np.random.Generator) -> tuple[Lot, ...]:
     for arm in plan.arms:
         for sign in (-1, 1):
             quadrant = arm if sign < 0 else (arm - 1) % 4
-            if quadrant in lots or rng.random() > 0.42:
+            if quadrant in lots or rng.random() > 0.45:
                 continue
             corner, bend, own = plan.corner(arm, sign), plan.bends[arm], plan.section(arm, sign)
             begin = (corner.front + 3.0 if corner else 2.0) + float(rng.uniform(0, 14))

@@ -7,6 +7,7 @@ from perception.drives.simulated.houses import house, wall_line
 from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.pile import Pile, Roadside
 from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tree, tree
+from perception.drives.simulated.roads import Lot
 from perception.drives.simulated.streetware import PLACED, footbridge, lamp, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
@@ -39,6 +40,8 @@ def build_scenery(
                     traffic_light(pile, road.near(0.0), corner.kerb, rng)
             line_kerb(pile, road, density, radius, rng)
             line_front(pile, road, str(styles[arm, i]), first, density, radius, rng)
+    for lot in plan.lots:
+        edge_of_lot(pile, Roadside(plan, lot.arm, lot.sign), lot, rng)
     if rng.random() < 0.3:
         arm, along = plan.arms[int(rng.integers(len(plan.arms)))], rng.uniform(35, 90)
         footbridge(pile, Roadside(plan, arm, 1).near(along), along, max(plan.section(arm, sign).front for sign in (-1, 1)), rng)
@@ -128,6 +131,15 @@ def line_front(pile: Pile, road: Roadside, style: str, first: float, density: fl
                 else:
                     bush(pile, x, y, rng)
         along += length + gap
+
+
+def edge_of_lot(pile: Pile, road: Roadside, lot: Lot, rng: np.random.Generator) -> None:
+    """What parts a parking lot from the sidewalk, most of its length: a hedge, a low wall or a fence."""
+    kind, end = str(rng.choice(["hedge", "wall", "fence", "nothing"], p=[0.4, 0.25, 0.15, 0.2])), lot.begin + (lot.end - lot.begin) * 0.8
+    if kind == "hedge":
+        hedge(pile, road, lot.begin, end, road.section.front + 0.75, rng, largest=(1.5, 0.9), wobble=0.05)
+    elif kind != "nothing":
+        wall_line(pile, road, lot.begin, end, road.section.front + 0.7, rng, is_fence=kind == "fence", tallest=1.4, wobble=0.05)
 
 
 def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Generator) -> None:

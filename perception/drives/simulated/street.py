@@ -147,10 +147,7 @@ def simulate_scene(
     world = World(terrain, population.routes, motion, ego, sources, np.full(len(sources), SCENERY), seed, density, errors)
     poses = world.ego_to_street(seconds)
     ego_xy = np.array([pose.translation[:2] for pose in poses])
-    tracks = [
-        _standing(source, num_frames, terrain) if isinstance(source, Standing) else _moving(source, population, s, speed, terrain)
-        for source in sources
-    ]
+    tracks = _tracks(sources, population, s, speed, terrain)
     # far away during the whole scene: nobody would have annotated it
     rows = [i for i, track in enumerate(tracks) if (np.hypot(*(track.center[:, :2] - ego_xy).T) <= radius).any()]
     tracks = [tracks[i] for i in rows]
@@ -158,13 +155,14 @@ def simulate_scene(
     visibility = _visibility(plan, tracks, apart <= radius, ego_xy)
     front = np.array([np.sqrt(track.size[0] * track.size[1]) * track.size[2] for track in tracks]).reshape(-1, 1)
     is_seen = (apart <= radius) & (visibility > 0.1) & (visibility * front > LEAST_SEEN * np.maximum(apart, 1.0) ** 2)
-    maps = [street_to_global @ world.street_to_recorded(t) for t in seconds.tolist()]
+    recorded = [street_to_global @ errors.recorded(pose, t) for pose, t in zip(poses, seconds.tolist(), strict=True)]
+    # annotators see things from the true pose and place them by the recorded one
+    maps = [shown @ pose.inverse() for shown, pose in zip(recorded, poses, strict=True)]
     objects = []
     for i in np.flatnonzero(is_seen.any(axis=1)).tolist():  # nobody annotates what is never seen
         world.owners[rows[i]] = len(objects)
         name_of = token(name, "instance", i, start_us)
         objects.append(tracks[i].finished(name_of, _without_gaps(is_seen[i]), visibility[i], maps))
-    recorded = [street_to_global @ world.recorded_ego_to_street(t) for t in seconds.tolist()]
     return SimulatedScene(name, timestamps_us, recorded, objects, world, street_to_global)
 
 
@@ -217,18 +215,26 @@ class _Track:
         return SimulatedObject(self.class_name, name, self.size, present, center, yaw, velocity, np.array(attribute), visibility)
 
 
-def _moving(body: Body, population: Population, s: np.ndarray, speed: np.ndarray, terrain: Terrain) -> _Track:
-    """The track of a body; s and speed (F, N) of all road users."""
-    x, y, yaw = population.routes[body.mover].path.pose(s[:, body.mover] + body.offset)
-    center = np.stack([x, y, terrain.height(x, y) + body.size[2] / 2], axis=1)
-    return _Track(body.class_name, body.size, center, yaw, speed[:, body.mover], is_parked=False)
-
-
-def _standing(thing: Standing, num_frames: int, terrain: Terrain) -> _Track:
-    z = terrain.height(thing.x, thing.y) + thing.size[2] / 2
-    center = np.tile([thing.x, thing.y, float(z)], (num_frames, 1))
-    zero = np.zeros(num_frames)
-    return _Track(thing.class_name, thing.size, center, zero + thing.yaw, zero, is_parked=True, is_sitting=thing.is_sitting)
+def _tracks(sources: list[Body | Standing], population: Population, s: np.ndarray, speed: np.ndarray, terrain: Terrain) -> list[_Track]:
+    """The tracks of all bodies and of all that stands; s and speed (F, N) of all road users."""
+    num_frames, zero = len(s), np.zeros(len(s))
+    lines = []  # (3, F or 1): x, y, yaw
+    for source in sources:
+        if isinstance(source, Standing):
+            lines.append(np.array([[source.x], [source.y], [source.yaw]]))
+        else:
+            lines.append(np.array(population.routes[source.mover].path.pose(s[:, source.mover] + source.offset)))
+    x, y, _ = np.concatenate([np.zeros((3, 0)), *lines], axis=1)
+    heights = np.split(terrain.height(x, y), np.cumsum([line.shape[1] for line in lines])[:-1]) if lines else []  # all at once: faster
+    tracks = []
+    for source, line, height in zip(sources, lines, heights, strict=True):
+        center = np.stack([line[0], line[1], height + source.size[2] / 2], axis=1)
+        if isinstance(source, Standing):
+            still, yaw = np.repeat(center, num_frames, axis=0), zero + source.yaw
+            tracks.append(_Track(source.class_name, source.size, still, yaw, zero, is_parked=True, is_sitting=source.is_sitting))
+        else:
+            tracks.append(_Track(source.class_name, source.size, center, line[2], speed[:, source.mover], is_parked=False))
+    return tracks
 
 
 def _choose_ego(population: Population, motion: Motion, wants_turn: bool) -> int:

@@ -29,11 +29,15 @@ def visible_fraction(boxes: np.ndarray, eye: np.ndarray) -> np.ndarray:
     low = np.floor((middle + spread.min(axis=1)) * NUM_BINS / (2 * np.pi)).astype(int)
     high = np.ceil((middle + spread.max(axis=1)) * NUM_BINS / (2 * np.pi)).astype(int)
     distance, height = np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1.0), boxes[:, 4]
-    for i in np.argsort(distance, kind="stable"):
-        bins = np.arange(low[i], max(high[i], low[i] + 1)) % NUM_BINS
-        hidden = np.clip(EYE_HEIGHT + horizon[bins] * distance[i], 0.0, height[i])  # metres from the ground
-        fraction[i] = 1.0 - hidden.mean() / height[i]
-        horizon[bins] = np.maximum(horizon[bins], (height[i] - EYE_HEIGHT) / distance[i])
+    rows = list(zip(low.tolist(), high.tolist(), distance.tolist(), height.tolist(), strict=True))
+    for i in np.argsort(distance, kind="stable").tolist():
+        first, end, far, tall = rows[i]
+        end = max(end, first + 1)
+        bins = slice(first, end) if first >= 0 and end <= NUM_BINS else np.arange(first, end) % NUM_BINS
+        line = horizon[bins]
+        hidden = np.minimum(np.maximum(EYE_HEIGHT + line * far, 0.0), tall)  # metres from the ground
+        fraction[i] = 1.0 - float(np.add.reduce(hidden)) / (end - first) / tall
+        horizon[bins] = np.maximum(line, (tall - EYE_HEIGHT) / far)
     return fraction
 
 

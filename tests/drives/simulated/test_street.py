@@ -131,7 +131,7 @@ def test_the_ego_vehicle_drives_and_sometimes_turns(scenes):
     assert min(driven) > 10  # in 20 s, red lights and queues included
     assert np.median(driven) > 60
     turns = [np.ptp(np.unwrap([pose.yaw for pose in scene.ego_to_global])) for scene in scenes]
-    assert any(abs(turn - np.pi / 2) < 0.1 for turn in turns)
+    assert any(turn > 1.2 for turn in turns)  # at the crossing, perhaps into a bend
     assert any(turn < 0.1 for turn in turns)
 
 
