@@ -75,10 +75,15 @@ def decode_of(test: dict[str, Any]) -> dict[str, Any]:
 
 
 def our_state(det3d_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Some weights of det3d under our names, by the converter's tables; `checkpoints/test_convert.py` checks these."""
+    """Some weights of det3d under our names, by the converter's tables; `checkpoints/test_convert.py` checks these.
+
+    Two-stage files call the first stage `single_det` and repeat its head; the copy is left out.
+    """
     state = {}
     for name, tensor in det3d_state.items():
-        ours = renamed(renamed(name, DET3D.renames) or "", OURS)
+        if f"single_det.{name}" in det3d_state:
+            continue
+        ours = renamed(renamed(name.removeprefix("single_det."), DET3D.renames) or "", OURS)
         assert ours, name
         state[ours] = linear_from_conv(tensor)
     return state
