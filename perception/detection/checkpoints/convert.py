@@ -1,13 +1,13 @@
 """A published weight file into one of ours."""
 
 import contextlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import perception
 from perception.core.config import shipped_config
 from perception.core.errors import CheckpointError, UsageError
 from perception.detection.build import build_network
@@ -67,7 +67,7 @@ def convert(source: Path, target: Path, *, config: Path | str | None = None, lay
         source_name=source.name,
         source_sha256=read.sha256,
         source_says=read.meta,
-        converter=perception.__version__,
+        converter=sys.modules["perception"].__version__,  # no import: the package names all rooms, and rooms do not import each other
     )
     metadata = save(target, converted.tensors, metadata)
     return Conversion(target, metadata, len(converted.tensors), count_parameters(converted.tensors))
