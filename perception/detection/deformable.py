@@ -41,9 +41,10 @@ class DeformableConv(nn.Module):
         height, width = features.shape[2:]
         cells = torch.arange(height * width, device=features.device)
         kernel, bias = self.offset_kernel()
-        offsets = F.conv2d(features, kernel, bias, padding=self.offset.padding).permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, 18 * parts)
-        table = bordered(features) if table is None else table
-        rows = torch.stack([self.at(table[sample], offsets[sample], cells) for sample in range(len(features))])
+        offsets = F.conv2d(features, kernel, bias, padding=kernel.shape[2] // 2)
+        offsets = offsets.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, 18 * parts)
+        tables = bordered(features) if table is None else table
+        rows = torch.stack([self.at(tables[sample], offsets[sample], cells) for sample in range(len(features))])
         return rows.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
     def offset_kernel(self) -> tuple[Tensor, Tensor]:
