@@ -115,7 +115,7 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
 
 def _occupancy(density: float, rng: np.random.Generator) -> float:
     """Share of the places that are taken: most rows are nearly full, some nearly empty."""
-    return float(min(rng.beta(2.6, 0.6) * min(density, 1.0) ** 0.5, 0.97))
+    return float(min(rng.beta(2.6, 0.6) * min(density, 1.0), 0.97))
 
 
 def _one_of(sides: list[Side], rng: np.random.Generator) -> Side:

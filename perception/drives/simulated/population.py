@@ -21,7 +21,8 @@ VEHICLES = {
 CYCLES = {"bicycle": (4.8, 0.6), "motorcycle": (6.5, 0.6)}  # desired speeds in a bicycle lane
 HITCH = 0.6  # metres between a truck and its trailer
 GROUP_SIZES = (0.50, 0.27, 0.11, 0.06, 0.03, 0.02, 0.01)  # share of walking groups of 1, 2, ... people
-UPSTREAM, DOWNSTREAM = 150.0, 110.0  # metres of lane that are filled before and after the crossing
+UPSTREAM = {True: 190.0, False: 260.0}  # metres of lane that are filled before the crossing: with lights, and where traffic flows freely
+DOWNSTREAM = 30.0  # ... and after it: during the warm-up they drive away
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +89,17 @@ def _fill_lane(population: Population, plan: Plan, arm: int, lane: int, rng: np.
     if "straight" in ways:
         straight = ways["straight"]
         clear = straight.crossing + DOWNSTREAM
-        while clear > straight.crossing + 8.0:  # on the way out; the crossing itself starts empty
-            clear = _add_vehicle(population, plan, straight, lane, clear, rng, density)
+        while clear > straight.crossing:  # on the way out; the crossing itself starts empty
+            clear = _add_vehicle(population, plan, straight, lane, clear, rng, density, end=straight.crossing)
     clear = -1.0  # the rear of the vehicle ahead, in s
+    if (arm, lane) == (0, 0):  # somebody has to carry the sensors: one car comes for sure, and in time
+        clear = -float(rng.uniform(5, 60) if plan.has_lights else rng.uniform(120, 190))
+        size = draw_size("car", rng)
+        way = ways["straight"]
+        population.add(way, [("car", size)], clear - size[0] / 2, min(rng.normal(*VEHICLES["car"][1:]), way.fastest))
+        clear -= size[0]
     turns = [movement for movement in ways if movement != "straight"]
-    while clear > -UPSTREAM:
+    while clear > -UPSTREAM[plan.has_lights]:
         movement = "straight"
         if turns and ("straight" not in ways or rng.random() < 0.33):
             movement = turns[int(rng.integers(len(turns)))]
@@ -100,9 +107,17 @@ def _fill_lane(population: Population, plan: Plan, arm: int, lane: int, rng: np.
 
 
 def _add_vehicle(
-    population: Population, plan: Plan, route: Route, lane: int, clear: float, rng: np.random.Generator, density: float
+    population: Population,
+    plan: Plan,
+    route: Route,
+    lane: int,
+    clear: float,
+    rng: np.random.Generator,
+    density: float,
+    *,
+    end: float = -np.inf,
 ) -> float:
-    """One road user whose front is behind `clear`; returns its rear."""
+    """One road user whose front is behind `clear`, unless its rear would be behind `end`; returns its rear."""
     is_turning = np.isfinite(route.slow)
     if lane == BICYCLE_LANE:
         kind = "bicycle" if rng.random() < 0.75 else "motorcycle"
@@ -122,7 +137,8 @@ def _add_vehicle(
     length = sum(float(size[0]) for _, size in parts) + HITCH * (len(parts) - 1)
     front = clear - gap
     desired = min(max(rng.normal(mean, std), 0.6 * mean), route.fastest)
-    population.add(route, parts, front - length / 2, desired)
+    if front - length > end:
+        population.add(route, parts, front - length / 2, desired)
     return front - length
 
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from perception.drives.simulated.roads import (
     BICYCLE_LANE,
-    CORNER_RADIUS,
     LEFT_EXIT,
     OPPOSITE,
     RIGHT_EXIT,
@@ -16,7 +15,6 @@ from perception.drives.simulated.roads import (
 )
 
 FAR = 500.0  # metres along an arm at which routes begin and end
-HALF_CAR = 1.25  # metres from its path that a turning car needs on the inside
 PEOPLE = 4  # group of those who cross at the lights
 
 
@@ -90,7 +88,7 @@ def vehicle_route(plan: Plan, arm: int, lane: int, movement: str) -> Route:
         radius = min(stop + go, stop_after + come)
         begin, end, turn = radius - go, radius - come, [(radius * np.pi / 2, 1 / radius)]
     else:
-        radius = _right_turn_radius(plan, arm, come, go)
+        radius = min(stop - go, stop_after - come)
         begin, end, turn = radius + go, radius + come, [(radius * np.pi / 2, -1 / radius)]
     way_in, way_out = plan.inward(arm, -come, FAR, begin), plan.outward(exit_arm, go, end, FAR)
     before = length(plan.inward(arm, -come, FAR, stop))
@@ -115,20 +113,6 @@ def vehicle_route(plan: Plan, arm: int, lane: int, movement: str) -> Route:
         zebra=(zebra[0], zebra[1]),
         zebra_s=(zebra_s[0], zebra_s[1]),
     )
-
-
-def _right_turn_radius(plan: Plan, arm: int, come: float, go: float) -> float:
-    """The widest turn between the stop lines that keeps a car off the kerb."""
-    exit_arm = (arm + RIGHT_EXIT) % 4
-    kerb, kerb_after = plan.section(arm, -1).kerb, plan.section(exit_arm, 1).kerb
-    radius = min(plan.stop(arm) - go, plan.stop(exit_arm) - come)
-    while radius > 5.0:
-        # middles of the turn and of the kerb's corner, from the crossing of the two lanes
-        apart = np.hypot(radius + go - kerb_after - CORNER_RADIUS, radius + come - kerb - CORNER_RADIUS)
-        if radius - HALF_CAR >= apart + CORNER_RADIUS:
-            break
-        radius -= 0.25
-    return radius
 
 
 def length(pieces: Pieces) -> float:

@@ -108,8 +108,6 @@ def line_front(pile: Pile, road: Roadside, style: str, first: float, density: fl
         front = edge_of_walk + setback + rng.uniform(0, 2.0 if style == "town" else 4.0)
         middle = along + length / 2
         side = road.near(middle)
-        # on the inside of a bend the ends of a straight front come nearer to the road than its middle
-        front += max(1.0 - road.stretch(middle, front), 0.0) * length**2 / (8 * front)
         kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
         if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
             house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")

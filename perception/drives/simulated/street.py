@@ -247,8 +247,8 @@ def _choose_ego(population: Population, motion: Motion, wants_turn: bool) -> int
     is_turning = np.isfinite([route.slow for route in population.routes])
     first, last = motion.s[0], motion.s[-1]
     driven = last - first
-    is_near = (first > -100.0) & (last < crossing + 85.0)
+    outside = np.maximum(-100.0 - first, 0) + np.maximum(last - crossing - 100.0, 0)  # metres driven where little stands
     passes = (first < 0) & (last > crossing)
     off_middle = np.abs((first + last - crossing) / 2)  # metres between the middle of the way and the middle of the crossing
-    merit = 700.0 * is_near + 400.0 * passes + 7.0 * np.minimum(driven, 90.0) + 150.0 * (is_turning == wants_turn) - 0.5 * off_middle
+    merit = 400.0 * passes + 7.0 * np.minimum(driven, 90.0) - 10.0 * outside + 150.0 * (is_turning == wants_turn) - 0.5 * off_middle
     return int(np.where(is_car, merit, -np.inf).argmax())

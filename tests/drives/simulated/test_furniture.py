@@ -85,14 +85,15 @@ def test_rows_stand_as_closely_as_real_ones():
 
 
 def test_occupied_places_follow_each_other():
-    side, runs = Side(usual_plan(), 0, -1), []
-    for seed in range(60):
+    side, runs, taken = Side(usual_plan(), 0, -1), [], []
+    for seed in range(80):
         row = parked_row(side, [], 0.6, np.random.default_rng(seed))
-        gaps = np.diff([thing.x for thing in row])
-        runs += [len(run) for run in np.split(gaps, np.flatnonzero(np.abs(gaps) > 11) + 1)]
-    taken = sum(len(parked_row(side, [], 0.6, np.random.default_rng(seed))) for seed in range(60)) / 60
-    assert 7 < taken < 13  # 60 % of 16 places on 100 m
-    assert max(runs) >= 8
+        taken.append(len(row))
+        gaps = np.abs(np.diff([thing.x for thing in row]))
+        runs += [1 + len(run) for run in np.split(gaps, np.flatnonzero(gaps > 11))]
+    assert np.mean(taken) == pytest.approx(0.6 * (105 - 22) / 6.2, rel=0.2)
+    # places that were taken by chance, 60 % of them, would make runs of 1 / 0.4 = 2.5
+    assert np.mean(runs) > 3.5
 
 
 def test_lots_hold_rows_of_cars_behind_the_sidewalk():

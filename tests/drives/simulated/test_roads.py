@@ -13,6 +13,7 @@ USUAL = usual_plan()
 BENT = Plan(USUAL.roads, bends=(Bend(40.0, 60.0, np.pi / 2), None, None, None))
 ANGLES = st.one_of(st.floats(0.1, 1.7), st.floats(-1.7, -0.1))
 PLANS = [draw_plan(np.random.default_rng(seed)) for seed in range(60)]
+MANY = [*PLANS, *(draw_plan(np.random.default_rng(seed)) for seed in range(60, 400))]
 
 
 def test_a_path_follows_straights_and_arcs():
@@ -71,6 +72,13 @@ def test_lines_beside_a_bend_keep_their_distance_from_it(across, angle, begin, e
     np.testing.assert_allclose(offset, across, atol=1e-6)
     np.testing.assert_allclose([along[0], along[-1]], [end, begin], atol=1e-6)
     assert (np.diff(along) < 0).all()
+
+
+def test_beyond_the_middle_of_a_bend_the_nearer_straight_counts():
+    # 65 m south of the first straight, 80 m east of the last one; then 75 m and 60 m
+    np.testing.assert_allclose(
+        BENT.locate(0, np.array([-20.0, -38.0]), np.array([-65.0, -75.0])), [[20.0, 60 * np.pi / 2 + 55], [-65.0, -62.0]]
+    )
 
 
 def test_both_arms_of_a_road_share_its_halves():
@@ -135,15 +143,29 @@ def test_everything_across_a_road_is_in_order(plan):
             assert section.front - section.furniture[1] >= 1.9
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_no_arm_leads_over_another_one(plan):
-    along, across = np.meshgrid(np.arange(40.0, REACH, 4.0), np.linspace(-1, 1, 9))
-    for arm in plan.arms:
-        x, y, _ = plan.at(arm, along, across * max(plan.section(arm, sign).sidewalk_end for sign in (-1, 1)))
-        for other in set(plan.arms) - {arm}:
-            theirs, offset = plan.locate(other, x, y)
-            end = max(plan.section(other, sign).sidewalk_end for sign in (-1, 1))
-            assert not ((theirs > 0) & (theirs < REACH) & (np.abs(offset) < end)).any()
+def test_no_arm_leads_over_another_one():
+    along, across = np.meshgrid(np.arange(40.0, REACH, 8.0), np.linspace(-1, 1, 5))
+    for plan in MANY:
+        for arm in plan.arms:
+            x, y, _ = plan.at(arm, along, across * max(plan.section(arm, sign).sidewalk_end for sign in (-1, 1)))
+            for other in set(plan.arms) - {arm}:
+                theirs, offset = plan.locate(other, x, y)
+                end = max(plan.section(other, sign).sidewalk_end for sign in (-1, 1))
+                assert not ((theirs > 0) & (theirs < REACH) & (np.abs(offset) < end)).any()
+
+
+def test_no_lot_lies_on_a_road_or_another_lot():
+    for plan in MANY:
+        places = []
+        for lot in plan.lots:
+            inner = plan.section(lot.arm, lot.sign).sidewalk_end
+            along, across = np.meshgrid(np.arange(lot.begin, lot.end, 2.0), np.arange(inner + 1.5, inner + lot.depth, 2.0))
+            x, y, _ = plan.at(lot.arm, along.ravel(), lot.sign * across.ravel())
+            assert (CrossSection.of(plan, x, y).beyond > 0.5).all()
+            places.append(np.stack([x, y], axis=1))
+        for i, mine in enumerate(places):
+            for other in places[i + 1 :]:
+                assert np.linalg.norm(mine[:, None] - other, axis=2).min() > 1.5
 
 
 def test_a_plan_depends_on_its_generator_only():

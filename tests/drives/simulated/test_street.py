@@ -6,6 +6,7 @@ import shapely
 
 from perception.core import NUSCENES_DETECTION, Boxes3D, UsageError, concatenate
 from perception.drives.simulated import simulate_scene, simulate_scenes
+from perception.drives.simulated.visibility import is_in_sight
 
 VEHICLES = ("car", "truck", "bus", "trailer", "motorcycle", "bicycle", "construction_vehicle")
 
@@ -96,6 +97,23 @@ def test_objects_are_annotated_from_when_they_are_seen_until_they_are_out_of_sig
             assert (np.diff(frames) == 1).all()  # one stretch each
 
 
+def test_nobody_sees_through_houses(scenes):
+    hidden = 0
+    for scene in scenes:
+        poses = scene.world.ego_to_street((scene.timestamps_us - scene.timestamps_us[0]) / 1e6)
+        for frame in range(0, len(scene), 4):
+            there = scene.street_to_global_at((scene.timestamps_us[frame] - scene.timestamps_us[0]) / 1e6).inverse()
+            things = [thing for thing in scene.objects if thing.present[frame]]
+            if not things:
+                continue
+            places = there.apply(np.array([thing.center[frame] for thing in things]))[:, :2]
+            eyes = np.tile(poses[frame].translation[:2], (len(things), 1))
+            is_seen = is_in_sight(scene.world.terrain.plan, places, eyes)
+            hidden += (~is_seen).sum()
+            assert all(thing.visibility[frame] == 0 for thing, seen in zip(things, is_seen, strict=True) if not seen)
+    assert hidden > 0
+
+
 def test_tracks_begin_and_end_within_a_scene(scenes):
     for scene in scenes:
         assert any(not thing.present[0] for thing in scene.objects)
@@ -151,7 +169,7 @@ def test_the_same_seed_gives_the_same_scene_whatever_their_number():
 
 
 def test_density_fills_the_street():
-    few, many = (sum(len(s.truth(0)) for s in simulate_scenes(4, seed=1, num_frames=3, density=d)) for d in (0.4, 2.5))
+    few, many = (sum(len(s.objects) for s in simulate_scenes(6, seed=1, num_frames=12, density=d)) for d in (0.4, 2.5))
     assert many > 1.5 * few
 
 

@@ -99,9 +99,10 @@ def test_without_lights_the_side_road_goes_when_nobody_comes():
 
 def test_who_turns_left_waits_for_the_oncoming_and_holds_up_those_behind():
     left, oncoming = routes.vehicle_route(USUAL, 0, 0, "left"), routes.vehicle_route(USUAL, 2, 0, "straight")
-    users = (left, 4.0, -20.0, 8.0, False), (STRAIGHT, 4.0, -32.0, 8.0, False), (oncoming, 4.0, -50.0, 8.0, False)
+    # a short one, behind which the next one stands near to the line
+    users = (left, 2.0, -20.0, 8.0, False), (STRAIGHT, 4.0, -32.0, 8.0, False), (oncoming, 4.0, -50.0, 8.0, False)
     motion = simulate_traffic(movers(*users, has_lights=False), clock=0.0, warm_up=0.0, duration=40.0)
-    enters = np.argmax(motion.s[:, 0] + 2.0 > 0)
+    enters = np.argmax(motion.s[:, 0] + 1.0 > 0)
     assert motion.s[enters, 2] - 2.0 > oncoming.crossing
     assert (motion.s[:, 0] > motion.s[:, 1]).all()
     assert (motion.s[-1] > 30.0).all()  # neither waits for the other for ever
