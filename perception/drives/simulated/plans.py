@@ -71,12 +71,12 @@ def _with_bends(plan: Plan, rng: np.random.Generator) -> Plan:
         bends = list(plan.bends)
         bends[arm] = Bend(first + float(rng.uniform(0.0, 55.0)), radius, angle)
         bent = replace(plan, bends=tuple(bends))
-        if _is_clear(bent):
+        if is_clear(bent):
             plan = bent
     return plan
 
 
-def _is_clear(plan: Plan) -> bool:
+def is_clear(plan: Plan) -> bool:
     """Whether every arm leads away from the others: at `a` metres along it, 0.8 a from them, or 60 m."""
     along = np.arange(10.0, REACH, 5.0)
     lines = {arm: np.stack(plan.at(arm, along, 0.0)[:2], axis=1) for arm in plan.arms}
@@ -105,12 +105,18 @@ def _draw_lots(plan: Plan, rng: np.random.Generator) -> tuple[Lot, ...]:
             quadrant = arm if sign < 0 else (arm - 1) % 4
             if quadrant in lots or rng.random() > 0.45:
                 continue
-            corner, bend, own = plan.corner(arm, sign), plan.bends[arm], plan.section(arm, sign)
+            corner, bend = plan.corner(arm, sign), plan.bends[arm]
             begin = (corner.front + 3.0 if corner else 2.0) + float(rng.uniform(0, 14))
             end = min(begin + float(rng.uniform(18, 55)), 100.0 if bend is None else bend.begin)
             lot = Lot(arm, sign, begin, end, float(rng.choice([7.0, 12.5, 18.5, 29.0], p=[0.2, 0.2, 0.4, 0.2])))
-            along, across = np.meshgrid(np.linspace(begin, end, 8), own.sidewalk_end + np.linspace(2.0, lot.depth, 8))
-            x, y, _ = plan.at(arm, along, sign * across)
-            if end - begin > 14.0 and (CrossSection.of(plan, x, y).beyond > 1.0).all():
+            if end - begin > 14.0 and is_free(plan, lot):
                 lots[quadrant] = lot
     return tuple(lots.values())
+
+
+def is_free(plan: Plan, lot: Lot) -> bool:
+    """Whether no road leads through a lot."""
+    inner = plan.section(lot.arm, lot.sign).sidewalk_end
+    along, across = np.meshgrid(np.linspace(lot.begin, lot.end, 8), inner + np.linspace(2.0, lot.depth, 8))
+    x, y, _ = plan.at(lot.arm, along, lot.sign * across)
+    return bool((CrossSection.of(plan, x, y).beyond > 1.0).all())

@@ -17,7 +17,7 @@ from perception.drives.simulated.furniture import Standing, furnish
 from perception.drives.simulated.matter import SCENERY
 from perception.drives.simulated.plans import draw_plan
 from perception.drives.simulated.population import Body, Population, populate
-from perception.drives.simulated.roads import Plan
+from perception.drives.simulated.roads import REACH, Plan
 from perception.drives.simulated.terrain import Terrain
 from perception.drives.simulated.traffic import Motion, green_begins, simulate_traffic
 from perception.drives.simulated.visibility import is_in_sight, visible_fraction
@@ -136,8 +136,8 @@ def simulate_scene(
     ego = _choose_ego(population, motion, wants_turn)
     # the construction site lies on the ego vehicle's way
     standing = furnish(rng, plan, density, site_arms=population.routes[ego].arms)
-    # the street lies anywhere on the map, turned by any angle
-    street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(300, 1700, 2), 0.0))
+    # the street lies anywhere on the map, turned by any angle; all of it at x, y > 0, where maps have pixels
+    street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(1.1 * REACH, 2.2 * REACH, 2), 0.0))
     seed = int(rng.integers(2**62))
     terrain = Terrain.draw(np.random.default_rng([seed, 0]), plan)
     seconds = (timestamps_us - timestamps_us[0]) / 1e6

@@ -1,13 +1,11 @@
 """Simulated scenes as a nuScenes version: thirteen tables, splits and a map mask that the official devkit opens and evaluates on."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from PIL import Image
 
 from perception.core import NUSCENES_DETECTION, Transform, UsageError
 from perception.core.files import inside, write_bytes
@@ -22,6 +20,7 @@ from perception.drives.simulated.catalog import (
     Sensor,
     token,
 )
+from perception.drives.simulated.map_mask import drivable_png
 from perception.drives.simulated.recording import Recording, SensorFile, record_scenes
 from perception.drives.simulated.rigs import NUSCENES_RIG, Rig
 from perception.drives.simulated.street import SimulatedScene
@@ -74,8 +73,8 @@ def write_nuscenes(
         if recording and recording.masks:
             path = inside(Path(root) / "masks", f"{scene.name}.json", where="write_nuscenes: scene name")
             write_masks(path, picture_masks(scene, version, recording), info={"description": f"simulated street {scene.name}, {version}"})
-    tables["map"] = [map_record(version, [log["token"] for log in tables["log"]])]
-    write_bytes(Path(root) / tables["map"][0]["filename"], _white_png())
+        tables["map"].append(map_record(version, scene.name))
+        write_bytes(Path(root) / tables["map"][-1]["filename"], drivable_png(scene.world.terrain.plan, scene.street_to_global))
     for name, rows in tables.items():
         write_bytes(folder / f"{name}.json", orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY))
     write_bytes(folder / "splits.json", orjson.dumps({name: list(members) for name, members in splits.items()}))
@@ -91,7 +90,7 @@ def fixed_tables(*, cameras: bool = False) -> dict[str, Rows]:
         "sensor": [{"token": token("sensor", s.channel), "channel": s.channel, "modality": s.modality} for s in sensors],
         "visibility": [{"token": level, "level": name, "description": name} for level, name in VISIBILITY_LEVELS.items()],
     }
-    empty = ("calibrated_sensor", "ego_pose", "instance", "log", "sample", "sample_annotation", "sample_data", "scene")
+    empty = ("calibrated_sensor", "ego_pose", "instance", "log", "map", "sample", "sample_annotation", "sample_data", "scene")
     return tables | {name: [] for name in empty}
 
 
@@ -219,16 +218,10 @@ def lidar_points(class_name: str, size: np.ndarray, distance: np.ndarray, visibi
     return np.maximum(points, (visibility > 0.05).astype(np.int64))
 
 
-def map_record(version: str, log_tokens: list[str]) -> dict[str, Any]:
-    """One mask for all logs; its picture says that everything is drivable."""
-    name = token(version, "map")
-    return {"category": "semantic_prior", "token": name, "filename": f"maps/{name}.png", "log_tokens": log_tokens}
-
-
-def _white_png() -> bytes:
-    picture = io.BytesIO()
-    Image.new("L", (16, 16), 255).save(picture, format="PNG")
-    return picture.getvalue()
+def map_record(version: str, scene: str) -> dict[str, Any]:
+    """The mask of one scene's log: each drives on a street of its own."""
+    name = token(version, scene, "map")
+    return {"category": "semantic_prior", "token": name, "filename": f"maps/{name}.png", "log_tokens": [token(version, scene, "log")]}
 
 
 def _links(tokens: list[str]) -> list[dict[str, str]]:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.drives.simulated.plans import TIGHTEST, draw_plan, usual_plan
-from perception.drives.simulated.roads import REACH, Bend, CrossSection, Path, Plan
+from perception.drives.simulated.plans import TIGHTEST, draw_plan, is_clear, is_free, usual_plan
+from perception.drives.simulated.roads import REACH, Bend, CrossSection, Lot, Path, Plan
 
 USUAL = usual_plan()
 # arm 0 leads west and turns left by a right angle at x = -40: on from there along x = -100 to the south
@@ -152,6 +152,22 @@ def test_no_arm_leads_over_another_one():
                 theirs, offset = plan.locate(other, x, y)
                 end = max(plan.section(other, sign).sidewalk_end for sign in (-1, 1))
                 assert not ((theirs > 0) & (theirs < REACH) & (np.abs(offset) < end)).any()
+
+
+def test_arms_that_bend_towards_each_other_are_told():
+    left, right = Bend(40.0, 50.0, 1.5), Bend(40.0, 50.0, -1.5)
+    assert is_clear(USUAL)
+    assert is_clear(BENT)
+    assert is_clear(Plan(USUAL.roads, bends=(left, left, left, left)))  # all the same way round
+    assert not is_clear(Plan(USUAL.roads, bends=(left, right, None, None)))  # west turns south, south turns west
+
+
+def test_a_lot_that_a_road_leads_through_is_told():
+    lot = Lot(0, -1, 50.0, 80.0, 29.0)  # 18 to 47 m south of the western arm
+    assert is_free(USUAL, lot)
+    assert not is_free(
+        Plan(USUAL.roads, bends=(None, Bend(30.0, 20.0, -np.pi / 2), None, None)), lot
+    )  # the southern arm turns west at -50 m
 
 
 def test_no_lot_lies_on_a_road_or_another_lot():
