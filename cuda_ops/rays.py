@@ -56,13 +56,11 @@ def cast_rays(
     table = _table_of("cast_rays", primitives)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"cast_rays: seed: expected an integer from 0 to 2^63 - 1, got {seed!r}")
-    farthest = None
-    if not isinstance(max_range, numbers.Real):
-        max_range, farthest = math.inf, max_range
-    if not (0 <= min_range <= max_range and min_range < math.inf):
+    largest, farthest = (float(max_range), None) if isinstance(max_range, numbers.Real) else (math.inf, max_range)
+    if not (0 <= min_range <= largest and min_range < math.inf):
         raise ValueError(f"cast_rays: expected 0 <= min_range <= max_range in metres, got {min_range} and {max_range}")
     space_of("cast_rays", origins=origins, directions=directions, primitives=primitives.kind, tree=tree, max_range=farthest)
-    return Hits(*dispatch("cast_rays", _cast_rays, origins, directions, *table, tree, farthest, seed, float(min_range), float(max_range)))
+    return Hits(*dispatch("cast_rays", _cast_rays, origins, directions, *table, tree, farthest, seed, float(min_range), largest))
 
 
 def ray_tree(primitives: Primitives) -> Any:

@@ -1,7 +1,7 @@
-"""Speed, beside a peer, in one run: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|all`. Each prints one Markdown table.
+"""Speed, beside a peer where there is one: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|simulate|all`.
 
-Figures are medians over repetitions that alternate between the candidates, so that a machine that slows down slows down both. Compare
-ratios, not seconds, between machines.
+Each prints one Markdown table. Figures are medians over repetitions that alternate between the candidates, so that a machine that slows
+down slows down both. Compare ratios, not seconds, between machines.
 """
 
 import json
@@ -158,6 +158,17 @@ def sweeps(repeats: Annotated[int, typer.Option(help="Repetitions of each candid
     )
 
 
+@app.command()
+def simulate(repeats: Annotated[int, typer.Option(help="Streets.")] = 8) -> None:
+    """Seconds to set up simulated streets, to scan them and to write clips of them."""
+    import benchmark_simulate as bench
+
+    print_machine()
+    print("\n| step | on | median (10..90 %) |\n|---|---|---|")
+    for row in bench.rows(repeats):
+        print(f"| {' | '.join(row)} |")
+
+
 @app.command(name="all")
 def everything() -> None:
     """All tables of BENCHMARKS.md but the one of trainval's size."""
@@ -165,6 +176,7 @@ def everything() -> None:
     tables(scenes=85)
     ops()
     sweeps()
+    simulate()
 
 
 def run_tracker(tracker: GreedyTracker | ParityTracker, frames: list[tuple[Detections, int]]) -> None:

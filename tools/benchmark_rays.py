@@ -14,24 +14,23 @@ FACES = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [
 
 
 def ray_cases() -> list[Case]:
-    """One sweep of a 32-beam lidar; both include the tree they prepare; Embree's is also shown made before."""
+    """One sweep of a 32-beam lidar; both include the tree they prepare, then both have theirs made before."""
     boxes, heights, corner = street()
     ground = cuda_ops.Primitives.height_field(heights, corner, 1.0)
     primitives = cuda_ops.Primitives.concatenate(ground, cuda_ops.Primitives.boxes(boxes))
     origins, directions = sweep()
     ours = partial(cuda_ops.cast_rays, origins, directions, primitives)
-    peers: dict[str, Callable[[], np.ndarray] | None] = {"embreex": None}
+    kept = partial(ours, tree=cuda_ops.ray_tree(primitives))
+    names = "embreex", "embreex, both trees made before"
+    peers: list[Callable[[], np.ndarray] | None] = [None, None]
     if find_spec("embreex"):
         triangles = np.concatenate([triangles_of_field(heights, corner), triangles_of_boxes(boxes)]).astype(np.float32)
         cast = embree(triangles)
         is_same = np.isclose(ours().distance, cast(origins, directions), rtol=1e-4)
         assert is_same.mean() > 0.999, "both must see the same street"  # rays that graze an edge may differ
-        peers = {
-            "embreex": lambda: embree(triangles)(origins, directions),
-            "embreex, tree made before": partial(cast, origins, directions),
-        }
+        peers = [lambda: embree(triangles)(origins, directions), partial(cast, origins, directions)]
     name = f"cast_rays, {len(directions):,} rays x {len(primitives):,} primitives"
-    return [Case(name, threads, ours, *peer) for peer in peers.items() for threads in (1, 2)]
+    return [Case(name, threads, *case) for case in zip((ours, kept), names, peers, strict=True) for threads in (1, 2)]
 
 
 def street(num_boxes: int = 1_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:

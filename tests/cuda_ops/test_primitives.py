@@ -32,6 +32,31 @@ def test_concatenate_keeps_every_height_field():
     assert (down.distance[0], down.primitive[0]) == (7, 4)
 
 
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor])
+def test_rows_of_a_table(make):
+    fields = [Primitives.height_field(make(np.full((2, 3), z)), (0, 0, 0), 1) for z in (1.0, 2.0)]
+    table = Primitives.concatenate(fields[0], Primitives.boxes(make(ROW)), fields[1])
+    origins, down = make(np.float32([[0.5, 0.5, 10]])), make(np.float32([[0, 0, -1]]))
+    for rows, distance, primitive in (
+        (make(np.array([1, 0])), 9, 1),
+        (make(np.array([False, True, True])), 8, 1),
+        (make(np.array([1])), 9.5, 0),
+    ):
+        hits = cast_rays(origins, down, table[rows])
+        assert (float(hits.distance[0]), int(hits.primitive[0])) == (distance, primitive)
+    assert len(table[make(np.zeros(0, np.int64))]) == 0
+
+
+def test_shapes_in_other_places():
+    row = np.float32([[5, 0, 0, 4, 2, 2, 0]])
+    other = Primitives.boxes(row).posed(row[:, :3] + np.float32([10, 0, 0]), np.float32([np.pi / 2]), np.zeros((1, 3), np.float32))
+    assert cast_rays(ZERO, np.float32([[1, 0, 0]]), other).distance[0] == pytest.approx(14)  # now its sides are 1 m off
+    with pytest.raises(ValueError, match=r"Primitives.center: expected finite numbers, got some that are not"):
+        other.posed(row[:, :3] * np.nan, other.yaw, other.normal)
+    with pytest.raises(ValueError, match=r"Primitives.yaw: expected shape \(1,\), got \(2,\)"):
+        other.posed(row[:, :3], np.zeros(2, np.float32), other.normal)
+
+
 def test_rows_that_no_check_has_seen_hit_nothing():
     # The registered operator takes plain tensors: nonsense must not read beyond them.
     good = Primitives.concatenate(BOX, Primitives.height_field(np.zeros((2, 2)), (0, 0, 0), 1)).to("cpu")

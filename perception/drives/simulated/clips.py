@@ -103,14 +103,15 @@ def write_clip(path: Path, frame: Frame, *, num_sweeps: int = NUM_SWEEPS) -> Non
     if frame.truth is None:
         raise DataError(f"frame {frame.token}: expected one with truth")
     points = accumulate_sweeps(frame, num_sweeps).points
-    place = np.round(points[:, :3] / _STEP)
-    is_near = (np.abs(place) < 2**15 - 1).all(axis=1)
+    x, y, z = np.abs(points[:, :3]).T < (2**15 - 1) * _STEP
+    if not (is_near := x & y & z).all():
+        points = points[is_near]
     truth = frame.truth.transformed(frame.ego_to_global.inverse())
     boxes = truth.boxes
     arrays = {
-        "place": place[is_near].astype(np.int16),
-        "intensity": np.clip(points[is_near, 3], 0, 255).astype(np.uint8),
-        "age_ms": np.round(points[is_near, 4] * 1000).astype(np.uint16),
+        "place": np.round(points[:, :3] / _STEP).astype(np.int16),
+        "intensity": np.clip(points[:, 3], 0, 255).astype(np.uint8),
+        "age_ms": np.round(points[:, 4] * 1000).astype(np.uint16),
         "boxes": np.column_stack([boxes.center, boxes.size, boxes.yaw, boxes.velocity]).astype(np.float32),
         "label": truth.label.astype(np.int8),
         "num_points": (np.zeros(len(truth)) if truth.num_points is None else truth.num_points).astype(np.int32),

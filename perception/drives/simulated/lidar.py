@@ -83,9 +83,10 @@ def scan(
         found, normals, primitives = (np.asarray(part.cpu() if device else part) for part in hits)
         ray = np.flatnonzero((primitives >= 0) & (found < seen))
         shape, normal = primitives[ray], normals[ray]
-        across = np.abs((normal * ways[ray]).sum(axis=1))
+        across = np.abs(np.einsum("ni,ni->n", normal, ways[ray]))
+        is_volume = np.einsum("ni,ni->n", normal, normal) == 0
         seen[ray] = found[ray]
-        cosine[columns].reshape(-1)[ray] = np.where((normal == 0).all(axis=1), VOLUME_COSINE, across)
+        cosine[columns].reshape(-1)[ray] = np.where(is_volume, VOLUME_COSINE, across)
         reading[columns].reshape(-1)[ray] = matter.reflectivity[shape]
         owner[columns].reshape(-1)[ray] = matter.owner[shape]
     return _stored(model, _received(model, distance, reading, cosine, rng), owner, rotation, translation)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation, Slerp
 
 from cuda_ops import Primitives
 from perception.core import Transform
+from perception.drives.simulated import lidar
 from perception.drives.simulated.lidar import beams, scan, sensor_poses
 from perception.drives.simulated.lidars import LIDARS, LidarModel
 from perception.drives.simulated.matter import SCENERY, Matter
@@ -14,13 +16,13 @@ GROUND = Matter.of(Primitives.planes([[0.0, 0, 0]], [[0.0, 0, 1]]), 60.0)
 HEIGHT = 1.84
 
 
-def turn(model: LidarModel, *matter: Matter, speed: float = 0.0, seed: int = 0, pieces: int = 6):
+def turn(model: LidarModel, *matter: Matter, speed: float = 0.0, seed: int = 0, pieces: int = 6, device: str | None = None):
     """A turn ending at time 0 (or around it) of a sensor that drives along x, 1.84 m up."""
     knots = np.linspace(-0.3, 0.3, 5)
     yaw = 0.0 if model.forward_axis == "x" else -np.pi / 2
     poses = [Transform.from_yaw(yaw, (speed * t, 0.0, HEIGHT)) for t in knots]
     rng = np.random.default_rng(seed)
-    return scan(model, lambda times: sensor_poses(times, knots, poses), lambda _: matter, 0.0, rng, num_pieces=pieces)
+    return scan(model, lambda times: sensor_poses(times, knots, poses), lambda _: matter, 0.0, rng, num_pieces=pieces, device=device)
 
 
 def wall(x: float, reflectivity: float = 60.0) -> Matter:
@@ -120,3 +122,67 @@ def test_the_car_hides_what_the_model_says():
 def test_a_model_must_fit_its_beams():
     with pytest.raises(ValueError, match=r"LidarModel.origin_heights: expected \(2,\) like elevations_deg, got \(3,\)"):
         LidarModel("odd", np.array([0.0, 1.0]), 100, 10.0, origin_heights=np.zeros(3))
+
+
+def test_what_stays_is_cast_against_once_and_what_moves_in_each_piece(monkeypatch):
+    calls, cast_rays = [], lidar.cast_rays
+    monkeypatch.setattr(lidar, "cast_rays", lambda rays, *rest, **limits: calls.append(len(rays)) or cast_rays(rays, *rest, **limits))
+    moments = []
+
+    def matter_at(time: float) -> tuple[Matter, ...]:
+        moments.append(time)
+        walls = [wall(12.0 + 100 * time)] if len(moments) != 2 else []
+        return (GROUND, *walls)
+
+    pose = Transform.from_yaw(-np.pi / 2, (0, 0, HEIGHT))
+    found = scan(
+        NUSCENES,
+        lambda times: sensor_poses(times, np.array([-0.1, 0.1]), [pose, pose]),
+        matter_at,
+        0.0,
+        np.random.default_rng(0),
+        num_pieces=4,
+    )
+    assert calls == [1084 * 32] + [271 * 32] * 3
+    np.testing.assert_allclose(np.diff(moments), 0.0125)
+    columns = np.flatnonzero((found.owner == 7).reshape(1084, 32).any(axis=1))
+    assert columns.min() < 271  # straight ahead is column 270: the wall of the second piece is missing
+    assert columns.max() < 542
+
+
+def test_a_table_that_comes_again_is_looked_at_again():
+    pose, moments = Transform.from_yaw(-np.pi / 2, (0, 0, HEIGHT)), []
+
+    def matter_at(time: float) -> tuple[Matter, ...]:
+        moments.append(time)
+        return (GROUND,) if len(moments) in (1, 3) else ()
+
+    found = scan(
+        NUSCENES,
+        lambda times: sensor_poses(times, np.array([-0.1, 0.1]), [pose, pose]),
+        matter_at,
+        0.0,
+        np.random.default_rng(0),
+        num_pieces=4,
+    )
+    share = found.is_return.reshape(4, -1).mean(axis=1)
+    assert (share[[0, 2]] > 0.3).all()
+    assert (share[[1, 3]] < 0.01).all()
+
+
+def test_rays_cast_on_a_device_give_the_same_bits():
+    pytest.importorskip("torch")
+    here, there = (turn(NUSCENES, GROUND, wall(12.0), speed=12.0, device=device) for device in (None, "cpu"))
+    for name in ("points", "ring", "owner", "is_return"):
+        np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+
+
+def test_poses_between_poses_are_those_of_slerp():
+    rng = np.random.default_rng(3)
+    turns = Rotation.from_rotvec(np.cumsum(rng.normal(0, [[0.0], [1e-8], [0.01], [1.0], [2.0]], (5, 3)), axis=0))
+    knots, times = np.array([0.0, 0.1, 0.25, 1.0, 1.5]), np.sort(np.append(rng.uniform(0, 1.5, 200), [0.0, 0.25, 1.5]))
+    rotation, place = sensor_poses(times, knots, [Transform(r, (k, -k, 2.0)) for r, k in zip(turns.as_matrix(), knots, strict=True)])
+    np.testing.assert_allclose(rotation, Slerp(knots, turns)(times).as_matrix(), atol=1e-9)
+    np.testing.assert_allclose(place, np.stack([times, -times, np.full(len(times), 2.0)], axis=1), atol=1e-12)
+    with pytest.raises(ValueError, match=r"sensor_poses: expected times from 0.0 to 1.5, those of the poses, got 0.0 to 1.6"):
+        sensor_poses(np.array([0.0, 1.6]), knots, [Transform.identity()] * 5)
