@@ -132,8 +132,9 @@ def grounds(ground: Ground) -> list[Matter]:
     for lot in plan.lots:
         inner = plan.section(lot.arm, lot.sign).sidewalk_end
         across = sorted((lot.sign * inner, lot.sign * (inner + lot.depth)))
-        level = _raised(ground.ground, 0.02)
-        parts += _along(plan, lot.arm, level, (lot.begin, lot.end), (across[0], across[1]), (1.0, 1.0), s.asphalt[lot.arm], "asphalt")
+        parts += _along(
+            plan, lot.arm, ground.ground, (lot.begin, lot.end), (across[0], across[1]), (1.0, 1.0), s.asphalt[lot.arm], "asphalt"
+        )
     return parts
 
 
@@ -169,10 +170,17 @@ def markings(ground: Ground) -> list[Matter]:
 
 
 def _below_pavement(ground: Ground) -> Place:
-    """The ground, but deep under the pavement, where roads and sidewalks are laid over it."""
+    """The ground, but deep under the pavement, where roads, sidewalks and parking lots are laid over it."""
+    plan = ground.plan
 
     def height(x: np.ndarray, y: np.ndarray, places: CrossSection) -> np.ndarray:
-        return ground.ground(x, y, places) - 0.4 * np.clip(-places.beyond, 0.0, 1.0)
+        depth = np.clip(-places.beyond, 0.0, 1.0)
+        for lot in plan.lots:
+            along, across = plan.locate(lot.arm, x, y)
+            back = lot.sign * across - plan.section(lot.arm, lot.sign).sidewalk_end
+            edge = np.minimum(np.minimum(along - lot.begin, lot.end - along), np.minimum(back, lot.depth - back))
+            depth = np.maximum(depth, np.clip(edge, 0.0, 1.0))
+        return ground.ground(x, y, places) - 0.4 * depth
 
     return height
 

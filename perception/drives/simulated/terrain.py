@@ -56,7 +56,7 @@ class Terrain:
         source = _parted_quadrants(plan)
         for lot in plan.lots:  # where cars stand it is even
             q = source[lot.arm if lot.sign < 0 else (lot.arm - 1) % 4]
-            bank[q], roughness[q] = 0.1 * bank[q], 0.02
+            bank[q], roughness[q] = 0.1 * bank[q], 0.01
         return Terrain(
             plan,
             waves,

@@ -38,8 +38,8 @@ def test_the_returns_of_the_key_sweep_are_in_the_boxes(frame, tmp_path):
         clip.lidar_to_ego.apply(key.astype(np.float64)).astype(np.float32), np.column_stack([boxes.center, boxes.size, boxes.yaw])
     ).count
     assert clip.truth.num_points.sum() > 50
-    # returns of the road at a box's bottom come and go with the step
-    assert np.abs(inside - clip.truth.num_points).sum() < 0.1 * clip.truth.num_points.sum()
+    # returns of the road under a car, at its box's bottom, come and go with the step
+    assert np.abs(inside - clip.truth.num_points).sum() < 0.25 * clip.truth.num_points.sum()
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_number(tmp_path):

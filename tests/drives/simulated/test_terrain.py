@@ -126,7 +126,10 @@ def test_rays_straight_down_meet_the_height_everywhere(seed):
     on_lots = np.zeros(len(x), bool)
     for lot in plan.lots:
         along, across = plan.locate(lot.arm, x, y)
-        on_lots |= (along > lot.begin - 1) & (along < lot.end + 1) & (lot.sign * across > 0)
+        deep = lot.sign * across - plan.section(lot.arm, lot.sign).sidewalk_end
+        on_lots |= (along > lot.begin - 1) & (along < lot.end + 1) & (deep > -1) & (deep < lot.depth + 1)
+        on_this = (along > lot.begin) & (along < lot.end) & (deep > 0.5) & (deep < lot.depth)
+        assert error[on_this].max(initial=0) < 0.03
     is_road, is_walk = from_kerb < -0.01, (from_kerb > RAMP + 0.01) & (beyond < -0.01) & ~on_lots
     # paint is 4 mm; the kerb is cut into cells that in a bend lie a little aslant
     assert error[is_road].max() < 0.012
