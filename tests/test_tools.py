@@ -31,7 +31,7 @@ def tool(name):
 
 def test_simulated_clouds_are_measured_as_real_ones(tmp_path, capsys):
     module = tool("compare_sim")
-    module.compare(tmp_path, None, 1, 3)
+    module.compare(tmp_path, None, None, scenes=2, frames=2, seed=3)
     text = capsys.readouterr().out
     assert "4 simulated key frames, 0 real ones" in text
     (missing,) = re.search(r"missing in all.*?simulated \| ([\d.]+) \|", text, re.DOTALL).groups()
