@@ -89,7 +89,9 @@ def _reader(settings: CenterPointSettings, grid: BevGrid) -> Reader:
     return PillarReader(grid.voxels, _limit(reader.limit), reader.channels, **kind)
 
 
-def _encoder(settings: CenterPointSettings, channels: int, grid: BevGrid, backend: str) -> PillarScatter | SparsePillarEncoder | SparseEncoder:
+def _encoder(
+    settings: CenterPointSettings, channels: int, grid: BevGrid, backend: str
+) -> PillarScatter | SparsePillarEncoder | SparseEncoder:
     if settings.encoder_channels is not None:
         return SparseEncoder(channels, grid.voxels.shape, settings.encoder_channels, backend=backend)
     encoder, map_shape = settings.encoder, grid.voxels.shape[1:]

@@ -257,7 +257,9 @@ class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
         if self.encoder is not None and not is_pillar:
             raise ValueError(f"encoder: expected none with a reader of voxels, they have encoder_channels; got {self.encoder.name}")
         if isinstance(self.reader, PillarSummaryReaderSettings) and self.points != "nuscenes":
-            raise ValueError(f"points: expected nuscenes with the reader pillar_summary, which looks at intensity and age, got {self.points}")
+            raise ValueError(
+                f"points: expected nuscenes with the reader pillar_summary, which looks at intensity and age, got {self.points}"
+            )
         nms = self.decode.nms
         if isinstance(nms, CircleNmsSettings) and len(nms.squared_radius) != len(self.head.tasks):
             raise ValueError(f"decode.nms.squared_radius: expected one a task, {len(self.head.tasks)}, got {len(nms.squared_radius)}")
