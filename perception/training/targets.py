@@ -6,7 +6,7 @@ which threads run.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from perception.training.sample import Sample
 _LARGEST = 40.0  # metres: the side of a square box that has the largest heat, so that the size of its window is known beforehand
 
 
-class TaskTargets(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TaskTargets:
     """What the maps of one task should say. B samples, K slots for objects, C classes of the task.
 
     heatmap  (B, C, H, W) float32  1 in the cell of an object's centre, less around it; also at objects that are left out of the loss
@@ -97,8 +98,8 @@ def _cells_and_values(boxes: Tensor, grid: BevGrid) -> tuple[Tensor, Tensor, Ten
     place = torch.stack(places, dim=-1)
     corner = place.trunc()
     has_cell = (corner[..., 0] >= 0) & (corner[..., 0] < width) & (corner[..., 1] >= 0) & (corner[..., 1] < height)
-    has_cell &= boxes[..., [0, 1, 2, 3, 4, 5, 8]].isfinite().all(dim=-1) & (boxes[..., 3:6] > 0).all(dim=-1)
     yaw = boxes[..., 8:]
+    has_cell &= torch.cat([boxes[..., :6], yaw], dim=-1).isfinite().all(dim=-1) & (boxes[..., 3:6] > 0).all(dim=-1)
     parts = [place - corner, boxes[..., 2:3], boxes[..., 3:6].log(), yaw.sin(), yaw.cos(), boxes[..., 6:8]]
     return torch.where(has_cell[..., None], corner, 0).long(), torch.cat(parts, dim=-1), has_cell
 
