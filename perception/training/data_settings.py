@@ -15,7 +15,7 @@ class FolderSettings(BaseModel, frozen=True, extra="forbid"):
     version: str | None = Field(None, description="nuScenes version folder, where there are several")
     splits: tuple[str, ...] = Field((), description="names of its splits; all drives without one")
     on_missing: Literal["error", "skip"] = Field("error", description="what to do with a frame whose lidar file is not there")
-    sweeps: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="sweeps in a cloud; as many as the detector expects if none")
+    sweeps: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="in a cloud; as many as the detector expects if none")
 
 
 class DrivesSettings(BaseModel, frozen=True, extra="forbid"):
@@ -46,10 +46,10 @@ class SimulationSettings(BaseModel, frozen=True, extra="forbid"):
     pool_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1000, description="clips kept on the device, the newest; a clip of ten sweeps of 32 beams takes 2.5 MB, of five of 64 beams 5 MB"
     )
-    warm_up: Annotated[int, Field(ge=1)] = Field(100, description="clips before the first step")
+    warm_up: Annotated[int, Field(ge=1)] = Field(100, description="clips before the first batch")
     fresh_per_step: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         1.0,
-        description="new clips a step, the same in every run of a seed; auto: whatever has arrived, which never waits but differs from run to run",
+        description="new clips a batch, the same in every run; auto: those that have arrived, which never waits but differs from run to run",
     )
 
     @field_validator("lidars")
@@ -93,11 +93,13 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def reading(self, root: Path | str, *, version: str | None = None, splits: tuple[str, ...] = ()) -> "DataSettings":
-        """The same with samples from a folder of drives or clips, whichever is in it. UsageError for an empty folder of clips with splits."""
+        """The same with samples from a folder of drives or of clips, whichever is in it. UsageError for clips with a version or splits."""
         root = Path(root)
         if root.is_dir() and any(root.glob("clip-*.npz")):
             if version is not None or splits:
                 raise UsageError(f"{root}: version {version!r}, splits {splits}: a folder of clips has none")
-            return self.model_copy(update={"source": ClipsSettings(name="clips", folder=root)})
-        folder = FolderSettings(root=root, version=version, splits=splits)
-        return self.model_copy(update={"source": DrivesSettings(name="drives", folders=(folder,))})
+            source: Any = ClipsSettings.model_validate({"name": "clips", "folder": root})
+        else:
+            folder = {"root": root, "version": version, "splits": splits}
+            source = DrivesSettings.model_validate({"name": "drives", "folders": [folder]})
+        return self.model_copy(update={"source": source})

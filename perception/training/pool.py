@@ -66,17 +66,12 @@ class ClipPool:
 
     def drop_before(self, number: int) -> None:
         """Forget the clips below a number."""
-        for old in [n for n in self._clips if n < number]:
-            del self._clips[old]
+        while self._clips and (oldest := next(iter(self._clips))) < number:
+            del self._clips[oldest]
 
     def clear(self) -> None:
         """Forget all clips."""
         self._clips.clear()
-
-    @property
-    def numbers(self) -> list[int]:
-        """Of its clips, ascending."""
-        return list(self._clips)
 
     def __getitem__(self, number: int) -> PooledClip:
         return self._clips[number]
@@ -85,6 +80,7 @@ class ClipPool:
         return number in self._clips
 
     def __iter__(self) -> Iterator[int]:
+        """The numbers of its clips, ascending."""
         return iter(self._clips)
 
     def __len__(self) -> int:

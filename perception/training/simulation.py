@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perception.core.classes import NUSCENES_DETECTION
+from perception.core.detections import Detections
 from perception.drives.simulated.clips import CLIPS_A_SCENE, clip_frames
 from perception.drives.simulated.rigs import rig_of
 from perception.drives.sweeps import accumulate_sweeps
@@ -34,8 +36,7 @@ class SimulatedStreets:
         clips = []
         for k, frame in enumerate(frames):
             points = accumulate_sweeps(frame, rig.num_sweeps).points
-            truth = frame.truth
-            assert truth is not None  # simulated frames have it
+            truth = frame.truth or Detections.empty(NUSCENES_DETECTION)  # a simulated frame has it
             token = f"clip-{number * CLIPS_A_SCENE + k:06d} of seed {self.seed} ({rig.name})"
             clips.append(pack(token, points, frame.lidar_to_ego, truth.transformed(frame.ego_to_global.inverse()), reach=self.reach))
         return clips

@@ -37,7 +37,7 @@ class _Failure:
 @dataclass
 class _Worker:
     process: BaseProcess
-    connection: Connection
+    connection: Any  # the end here of a pipe to it
     task: tuple[int, int] | None = None  # (generation, number) that it works on
 
 
@@ -89,19 +89,17 @@ class Workers(Generic[Task, Result]):
 
         Not to be mixed with `take`, which would wait for a number that was taken here.
         """
-        begin, results = time.perf_counter(), []
+        begin, results = time.perf_counter(), list[Result]()
         if not self._workers:
             results = [self._work_here() for _ in range(at_least)]
         else:
             with self._changed:
-                while True:
-                    self._changed.wait_for(lambda: len(results) + len(self._arrived) >= at_least or self._arrived or self._is_over)
+                self._raise_error()
+                results += self._take_all()
+                while len(results) < at_least:  # by and by: no more wait to be taken than there may be
+                    self._changed.wait_for(lambda: self._arrived or self._is_over)
                     self._raise_error()
-                    results += self._arrived.values()
-                    self._arrived.clear()
-                    self._give_tasks()
-                    if len(results) >= at_least:
-                        break
+                    results += self._take_all()
         self.wait_seconds += time.perf_counter() - begin
         return results
 
@@ -150,6 +148,12 @@ class Workers(Generic[Task, Result]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _take_all(self) -> list[Result]:
+        results = list(self._arrived.values())
+        self._arrived.clear()
+        self._give_tasks()
+        return results
 
     @property
     def _is_over(self) -> bool:
@@ -204,7 +208,7 @@ class Workers(Generic[Task, Result]):
         by_connection = {worker.connection: worker for worker in self._workers}
         while not self._is_over:
             for connection in wait(list(by_connection), timeout=0.5):
-                worker = by_connection[connection]  # type: ignore[index]
+                worker = by_connection[connection]
                 try:
                     task, outcome = worker.connection.recv()
                 except (EOFError, OSError):
@@ -259,7 +263,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
             task_name, task = connection.recv()
             try:
                 outcome = work(task)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
                 expected = error if isinstance(error, PerceptionError) else None
                 outcome = _Failure(expected, traceback.format_exc())
             connection.send((task_name, outcome))
