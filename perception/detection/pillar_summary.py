@@ -1,8 +1,8 @@
 """A reader of pillars that looks at every point once: statistics of a pillar and how far its points reach, then one layer on the pillar.
 
 The largest dot product of a set of points with a direction says where the set ends in that direction. A few learned directions in height,
-place in the pillar, brightness and age tell a pillar's shape without a layer, and its memory, for each point. Sources: PointPillars, section
-2.1 (a network on points, then a maximum); here the network is linear and normalisation comes behind the maximum.
+place in the pillar, brightness and age tell a pillar's shape without a layer, and its memory, for each point. Source: PointPillars,
+section 2.1 (a network on points, then a maximum); here the network is linear and normalisation comes behind the maximum.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ class PillarSummaryReader(nn.Module):
 
     channels    of the result
     directions  an even number; they start as pairs of opposites, along each column first
-    Points are x, y, z (m), intensity 0..255, age (s, 0 for the key sweep). There is no limit in number; what lies above or below the grid is
-    left out. All is float32, also under autocast.
+    Points are x, y, z (m), intensity 0..255, age (s, 0 for the key sweep). There is no limit in number; what lies above or below the grid
+    is left out. All is float32, also under autocast.
     """
 
     point_columns = _COLUMNS

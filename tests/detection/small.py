@@ -15,7 +15,10 @@ TASKS = [["car"], ["truck", "construction_vehicle"], ["pedestrian"]]
 
 
 def small_config(kind: str = "pillar", **decode: Any) -> DetectorConfig:
-    """A narrow network: 12.8 m around in pillars of 0.4 m ("pillar", "summary"), or 6.4 m in voxels of 0.1 m. `decode` changes its settings."""
+    """A narrow network: 12.8 m around in pillars of 0.4 m ("pillar", "summary"), or 6.4 m in voxels of 0.1 m ("voxel").
+
+    decode  changes its settings
+    """
     limit = {"max_points": 5, "max_voxels": 800, "max_voxels_training": 500}
     is_pillar = kind != "voxel"
     side = 12.8 if is_pillar else 6.4

@@ -139,7 +139,7 @@ def test_a_grid_that_the_strides_do_not_divide_is_refused():
     settings = small_config("summary").detector  # 64 pillars; encoder 2, two stages of the neck: 8
     assert (grid_of(settings).stride, grid_of(settings).divisor) == (2, 8)
     upper = settings.grid.model_copy(update={"upper": (14.4, 12.8, 3)})  # 68 pillars
-    with pytest.raises(UsageError, match="expected a multiple of 8 voxels along x .* got 68"):
+    with pytest.raises(UsageError, match=r"expected a multiple of 8 voxels along x .* got 68"):
         build_network(settings.model_copy(update={"grid": upper}))
 
 

@@ -8,8 +8,8 @@ from perception.detection.encoders import PillarScatter
 from perception.detection.fold import folded
 from perception.detection.layers import ConvNormRelu
 from perception.detection.pillar_readers import DynamicPillarReader, PillarReader
-from perception.detection.pillar_summary import PillarSummaryReader
 from perception.detection.pillar_stem import PillarStem
+from perception.detection.pillar_summary import PillarSummaryReader
 from perception.detection.readers import DynamicMeanReader, MeanReader, VirtualMeanReader, VoxelLimit
 from perception.detection.voxels import HardVoxels, VoxelFeatures
 from tests.conftest import SHARED
