@@ -89,11 +89,12 @@ class PillarSummaryReader(nn.Module):
         points, pillar, directions = voxels.points, voxels.pillar_of_point, self.directions * self.get_buffer("scale")
         if not (points.is_cuda or torch.is_grad_enabled()):  # what all points of a pillar share can be taken off behind the maximum
             return scatter_max(F.linear(points, directions), pillar, len(middle)).values - F.linear(middle, directions[:, :2])
-        # Off each point where a product may be rounded to tf32. A NaN in a point outside would reach the gradient as 0 * NaN.
-        local = points.masked_fill(pillar[:, None] < 0, 0)
+        local = points.clone()  # off each point, because on a GPU a product may be rounded to tf32
         if len(middle):
             local[:, :2] -= middle[pillar.clamp(min=0)]
-        return scatter_max(F.linear(local, directions), pillar, len(middle)).values
+        found = scatter_max(F.linear(local, directions.detach()), pillar, len(middle))
+        # The products of all points, a gigabyte in a batch, are not kept for the gradient: only the farthest points have one.
+        return (local[found.argmax.long()] * directions).sum(dim=2)
 
     def _middle(self, coords: Tensor) -> Tensor:
         """(M, 2) metres: x, y of the middle of each pillar."""
