@@ -1,5 +1,6 @@
 """Batches of samples that are there: recordings and folders of clips, shuffled anew in each epoch."""
 
+from collections.abc import Hashable
 from functools import lru_cache
 
 import numpy as np
@@ -75,7 +76,7 @@ def balanced_order(source: Source, classes: ClassSet, seed: int) -> np.ndarray:
 
     Raises UsageError where no sample has an object of the network's classes.
     """
-    indices: dict[str, list[int]] = {name: [] for name in classes}
+    indices: dict[Hashable, list[int]] = {name: [] for name in classes}
     for number, names in enumerate(source.class_names()):
         for name in set(names).intersection(classes):
             indices[name].append(number)

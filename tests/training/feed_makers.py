@@ -1,4 +1,4 @@
-"""What feeds need, in code and without simulation: clips that show their number, and work that fails or hangs. No torch: workers load it."""
+"""Clips that show their number, made without simulation, and work that fails or hangs. No torch: workers load this file."""
 
 import os
 import time
@@ -26,6 +26,12 @@ def streets(number: int) -> list[PackedClip]:
     return [numbered_clip(4 * number + k) for k in range(4)]
 
 
+def no_street_two(number: int) -> list[PackedClip]:
+    if number == 2:
+        raise ValueError("no street 2")
+    return streets(number)
+
+
 def doubled(number: int) -> int:
     time.sleep(0.02 * (number % 2 == 0))
     return 2 * number
@@ -49,7 +55,7 @@ def dies_at_three(number: int) -> int:
     return number
 
 
-def surroundings(number: int) -> dict[str, str]:  # noqa: ARG001
+def surroundings(number: int) -> dict[str, str]:
     """What a worker finds around it."""
     return {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
 

@@ -67,30 +67,26 @@ def test_nobody_works_further_ahead_than_asked():
         assert sorted(team._arrived) == [1, 2]
 
 
+def take_five(work, workers):
+    with opened(work, workers=workers) as team:
+        return [team.take() for _ in range(5)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_comes_with_its_number(workers):
-    with (
-        opened(makers.fails_at_three, workers=workers) as team,
-        pytest.raises(RuntimeError, match="^scene 3: ZeroDivisionError: one third of nothing"),
-    ):
-        for _ in range(5):
-            team.take()
+    with pytest.raises(RuntimeError, match=r"^scene 3: ZeroDivisionError: one third of nothing"):
+        take_five(makers.fails_at_three, workers)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_expected_error_stays_what_it_is(workers):
-    with opened(makers.bad_data_at_three, workers=workers) as team, pytest.raises(DataError, match=r"^000003.bin: cut short$"):
-        for _ in range(5):
-            team.take()
+    with pytest.raises(DataError, match=r"^000003\.bin: cut short$"):
+        take_five(makers.bad_data_at_three, workers)
 
 
 def test_a_process_that_is_gone_is_missed():
-    with (
-        opened(makers.dies_at_three, workers=1) as team,
-        pytest.raises(RuntimeError, match="scene 3: its worker process ended with exit code 7"),
-    ):
-        for _ in range(5):
-            team.take()
+    with pytest.raises(RuntimeError, match="scene 3: its worker process ended with exit code 7"):
+        take_five(makers.dies_at_three, 1)
 
 
 def test_workers_have_one_thread_and_no_gpu(monkeypatch):
