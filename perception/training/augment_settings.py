@@ -65,7 +65,7 @@ class BeamSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class PointDropSettings(BaseModel, frozen=True, extra="forbid"):
-    """Single points lost, farther ones more: the share grows evenly from the lidar to `far` metres."""
+    """Single points lost, farther ones more: the share changes evenly from the lidar to `distance` metres."""
 
     chance: Share = Field(description="share of the samples that are changed")
     near: Shares = Field((0.0, 0.3), description="share lost at the lidar, drawn for each sample")

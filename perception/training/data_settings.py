@@ -15,9 +15,7 @@ class FolderSettings(BaseModel, frozen=True, extra="forbid"):
     version: str | None = Field(None, description="nuScenes version folder, where there are several")
     splits: tuple[str, ...] = Field((), description="names of its splits; all drives without one")
     on_missing: Literal["error", "skip"] = Field("error", description="what to do with a frame whose lidar file is not there")
-    sweeps: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        None, description="sweeps in a cloud; as many as the detector expects if none"
-    )
+    sweeps: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="sweeps in a cloud; as many as the detector expects if none")
 
 
 class DrivesSettings(BaseModel, frozen=True, extra="forbid"):

@@ -22,14 +22,14 @@ def recorded_samples(
     version: str | None = None,
     split: str | None = None,
     workers: int = 0,
-    after_sample: Callable[[str, int, int | None], None] = lambda name, done, total: None,
+    after_sample: Callable[[str, int, int | None], None] | None = None,
 ) -> Iterator[Sample]:
     """Every frame with truth of the drives in a folder, or every clip in it, as a sample on the CPU for a network.
 
     after_sample  called with the sample's token, how many are done and how many there are
     Raises what `open_source` raises, and DataError for a frame that cannot be read.
     """
-    nothing = DataSettings(source=ClipsSettings(name="clips", folder=root), workers=workers)
+    nothing = DataSettings(source=ClipsSettings(name="clips", folder=root, class_balanced=False), workers=workers)
     settings = nothing.reading(root, version=version, splits=() if split is None else (split,))
     classes, cpu = classes_of(detector), torch.device("cpu")
     source = open_source(settings.source, frame=detector.frame, sweeps=detector.sweeps)  # type: ignore[arg-type]
@@ -46,6 +46,7 @@ def recorded_samples(
             else:
                 sample = sample_of(item.token, item.points, item.truth, classes, item.origin)
             yield sample
-            after_sample(sample.token, done, total)
+            if after_sample is not None:
+                after_sample(sample.token, done, total)
     finally:
         ahead.close()

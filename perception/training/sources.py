@@ -69,9 +69,7 @@ class DriveFrames:
     def _frames(self) -> list[tuple[Drive, int, FolderSettings]]:
         frames = [(drive, number, folder) for folder in self.folders for drive in _drives(folder) for number in _labelled(drive, folder)]
         if not frames:
-            raise UsageError(
-                f"{', '.join(str(folder.root) for folder in self.folders)}: expected frames with truth to train on, found none"
-            )
+            raise UsageError(f"{', '.join(str(folder.root) for folder in self.folders)}: expected frames with truth to train on, found none")
         return frames
 
     def __getstate__(self) -> dict[str, object]:
