@@ -132,8 +132,8 @@ def _heat(boxes: Tensor, label: Tensor, cell: Tensor, has_cell: Tensor, classes:
     x, y = cell[..., :1] + step, cell[..., 1:] + step  # (B, M, S)
     sigma = (2 * radius[..., None] + 1) / 6
     bell = torch.exp(-step.square() / (2 * sigma.square())) * (step.abs() <= radius[..., None])  # (B, M, S) along one axis
-    along_x, along_y = bell * ((x >= 0) & (x < width)), bell * ((y >= 0) & (y < height) & has_cell[..., None])
-    value = along_y[..., :, None] * along_x[..., None, :]  # (B, M, S, S)
+    value = (bell * has_cell[..., None])[..., :, None] * bell[..., None, :]  # (B, M, S, S)
+    # Beyond the border: moved to the cell at the border, where it changes nothing, because heat is larger nearer to the centre.
     place = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
     place = place + (label.clamp(min=0) * (height * width))[..., None, None]
     heat = torch.zeros((len(boxes), classes * height * width), device=boxes.device)
