@@ -163,5 +163,5 @@ def gaussian_radius(width: Tensor, length: Tensor, overlap: float) -> Tensor:
 
 def _radius_of(width: float, length: float, grid: BevGrid, loss: LossSettings) -> int:
     """Cells, of a box in metres."""
-    size = (torch.tensor(metres / cell) for metres, cell in zip((width, length), grid.cell_size, strict=True))
-    return max(loss.min_radius, int(gaussian_radius(*size, loss.gaussian_overlap)))
+    size_x, size_y = grid.cell_size
+    return max(loss.min_radius, int(gaussian_radius(torch.tensor(width / size_x), torch.tensor(length / size_y), loss.gaussian_overlap)))
