@@ -184,6 +184,16 @@ def test_the_head_is_asked_how_well_its_box_fits(moved, iou):
     assert not maps.tasks[0].boxes.grad.any()  # type: ignore[union-attr]  boxes are not bent to fit what is said of them
 
 
+def test_a_box_moved_along_its_length_shares_a_third():
+    targets = make_targets([sample((CAR, box(1.0, -2.0, size=(2, 4, 1.5), r=math.pi / 4)))], SETTINGS)
+    maps = maps_of()
+    with torch.no_grad():
+        maps.tasks[0].boxes[0, :, 13, 17] = targets[0].values[0, 0]
+        maps.tasks[0].boxes[0, :2, 13, 17] += math.sqrt(2) / 0.8  # 2 m along x = y, where det3d's length points for r = pi / 4
+    asked = HeadMaps(maps.shared, tuple(task._replace(iou=torch.zeros(1, 1, SIDE, SIDE)) for task in maps.tasks))
+    assert center_loss(asked, targets).parts["iou"].item() == pytest.approx(1 / 3, rel=2e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(dtype):
     maps, targets = random_maps(2), make_targets([random_sample(0), random_sample(1)], SETTINGS)
