@@ -22,11 +22,11 @@ _NORM = {"eps": 1e-3, "momentum": 0.05}
 
 
 class HeightBands(NamedTuple):
-    """`count` bands of equal height from `lower` to `upper` (m); the first and the last also have what lies beyond."""
+    """`number` bands of equal height from `lower` to `upper` (m); the first and the last also have what lies beyond."""
 
     lower: float
     upper: float
-    count: int
+    number: int
 
 
 class SummarizedPillars(NamedTuple):
@@ -64,7 +64,7 @@ class PillarSummaryReader(nn.Module):
         super().__init__()
         self.grid, self.out_channels, self.bands = grid, channels, bands
         self.directions = nn.Parameter(_opposites(directions))  # (D, 5), in the units of `scale`
-        self.layer = DenseNormRelu(directions + self.bands.count + _STATISTICS, channels, **_NORM)
+        self.layer = DenseNormRelu(directions + self.bands.number + _STATISTICS, channels, **_NORM)
         size_x, size_y, _ = grid.voxel_size
         # Half pillars, metres, 64 steps of intensity, half seconds: a column of a direction is worth as much as any other.
         self.register_buffer("scale", torch.tensor([2 / size_x, 2 / size_y, 1, 1 / 64, 2]), persistent=False)
@@ -107,7 +107,7 @@ class PillarSummaryReader(nn.Module):
 
     def _in_bands(self, voxels: SummarizedPillars) -> Tensor:
         """(M, bands) int32: the points of each pillar in each band of height."""
-        count, pillar = self.bands.count, voxels.pillar_of_point
+        count, pillar = self.bands.number, voxels.pillar_of_point
         step = (self.bands.upper - self.bands.lower) / count
         z = voxels.points[:, 2].contiguous()
         band = z.sub_(self.bands.lower).mul_(1 / step).nan_to_num_(0.0).clamp_(0, count - 1).to(torch.int32)

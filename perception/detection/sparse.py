@@ -79,13 +79,16 @@ class _SparseConv(nn.Module):
         return len(self.weight)
 
 
-def _autocast(features: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+def _autocast(
+    features: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """All in the dtype that the operators multiply in: under autocast its own on a GPU, float32 on the CPU; else as they are."""
     kind = features.device.type
     if not torch.is_autocast_enabled(kind):
-        return (features, *others)
+        return features, weight, bias, residual
     dtype = torch.get_autocast_dtype(kind) if kind == "cuda" else torch.float32
-    return tuple(None if tensor is None else tensor.to(dtype) for tensor in (features, *others))
+    bias, residual = (None if tensor is None else tensor.to(dtype) for tensor in (bias, residual))
+    return features.to(dtype), weight.to(dtype), bias, residual
 
 
 class SubMConv3d(_SparseConv):
