@@ -13,6 +13,7 @@ from perception.detection.encoders import PillarScatter
 from perception.detection.flip import NUM_VIEWS, merged_boxes, mirrored
 from perception.detection.fold import folded
 from perception.detection.lazy_head import LazyHead
+from perception.detection.neck import Neck
 from perception.detection.pillar_readers import PillarReader
 from perception.detection.pillar_stem import PillarStem
 from perception.detection.readers import MeanReader
@@ -41,7 +42,7 @@ class InferenceNetwork:
         network = folded(network).to(device).requires_grad_(False)
         self.reader = network.reader
         self.encoder, self.neck, self.head = network.encoder.to(dtype), network.neck.to(dtype), network.head.to(dtype)
-        if isinstance(self.encoder, PillarScatter):
+        if isinstance(self.encoder, PillarScatter) and isinstance(self.neck, Neck):
             first, *others = self.neck.stages[0].children()
             self.encoder, self.neck.stages[0] = PillarStem(self.encoder, first), nn.Sequential(*others)  # type: ignore[arg-type]
         self.lazy_head = LazyHead(self.head)

@@ -1,4 +1,4 @@
-"""The layer that all dense parts are made of."""
+"""The layers that dense parts are made of."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,3 +19,16 @@ class ConvNormRelu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W')."""
         return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class DenseNormRelu(nn.Module):
+    """A linear layer on each row, batch normalisation over the rows, ReLU. `fold` turns the first two into one."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels, bias=False)
+        self.norm: nn.Module = nn.BatchNorm1d(out_channels, eps=eps, momentum=momentum)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, C_in) to (N, C_out)."""
+        return F.relu(self.norm(self.linear(rows)))

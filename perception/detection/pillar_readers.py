@@ -12,13 +12,31 @@ from perception.detection.readers import VoxelLimit
 from perception.detection.voxels import DynamicVoxels, HardVoxels, VoxelFeatures, dynamic_voxels
 
 
+class WeightedNorm(nn.BatchNorm1d):
+    """Batch normalisation of rows of which, in training, row i may stand for row_weight[i] equal ones."""
+
+    def forward(self, input: Tensor, row_weight: Tensor | None = None) -> Tensor:  # noqa: A002  torch's name
+        """input (R, C), row_weight (R,)."""
+        if row_weight is None or not self.training:
+            return super().forward(input)
+        total = row_weight.sum()
+        mean = (row_weight[:, None] * input).sum(dim=0) / total
+        variance = (row_weight[:, None] * (input - mean) ** 2).sum(dim=0) / total
+        norm: Any = self
+        with torch.no_grad():
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance * total / (total - 1).clamp(min=1), norm.momentum)
+            norm.num_batches_tracked += 1
+        return (input - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
 class PillarLayer(nn.Module):
     """A linear layer on each row, normalisation, ReLU, and the maximum over the rows of a pillar."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.linear = nn.Linear(in_channels, out_channels, bias=False)
-        self.norm: nn.Module = nn.BatchNorm1d(out_channels, eps=1e-3, momentum=0.01)
+        self.norm: nn.Module = WeightedNorm(out_channels, eps=1e-3, momentum=0.01)
 
     @property
     def is_folded(self) -> bool:
@@ -30,8 +48,9 @@ class PillarLayer(nn.Module):
         Returns rows (R, C_out) and maxima (count, C_out).
         """
         rows = self.linear(rows)
-        rows = _weighted_norm(self.norm, rows, weight) if self.training and weight is not None else self.norm(rows)
+        rows = self.norm(rows) if weight is None else self.norm(rows, weight)
         rows = F.relu(rows, inplace=not self.training)
+        rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows  # autocast; maxima want float32
         return rows, scatter_max(rows, pillar, count).values
 
     def maxima(self, rows: Tensor, pillar: Tensor, shared: Tensor) -> Tensor:
@@ -150,15 +169,3 @@ def _middle(coords: Tensor, grid: Grid) -> Tensor:
     """(M, 3) metres: x, y, z of the middle of each cell."""
     axes = zip((3, 2, 1), grid.voxel_size, grid.lower, strict=True)
     return torch.stack([coords[:, column].float() * size + (size / 2 + low) for column, size, low in axes], dim=1)
-
-
-def _weighted_norm(norm: Any, rows: Tensor, weight: Tensor) -> Tensor:
-    """Batch normalisation (nn.BatchNorm1d) in training where row i stands for weight[i] equal rows."""
-    total = weight.sum()
-    mean = (weight[:, None] * rows).sum(dim=0) / total
-    variance = (weight[:, None] * (rows - mean) ** 2).sum(dim=0) / total
-    with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * total / (total - 1).clamp(min=1), norm.momentum)
-        norm.num_batches_tracked += 1
-    return (rows - mean) * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias

@@ -79,6 +79,15 @@ class _SparseConv(nn.Module):
         return len(self.weight)
 
 
+def _autocast(features: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """All in the dtype that the operators multiply in: under autocast its own on a GPU, float32 on the CPU; else as they are."""
+    kind = features.device.type
+    if not torch.is_autocast_enabled(kind):
+        return (features, *others)
+    dtype = torch.get_autocast_dtype(kind) if kind == "cuda" else torch.float32
+    return tuple(None if tensor is None else tensor.to(dtype) for tensor in (features, *others))
+
+
 class SubMConv3d(_SparseConv):
     """Outputs at the sites of the inputs only (submanifold); the kernel is odd and centred."""
 
@@ -87,7 +96,8 @@ class SubMConv3d(_SparseConv):
 
     def forward(self, x: SparseTensor, *, residual: Tensor | None = None, relu: bool = False) -> SparseTensor:
         """residual (N, C_out) is added after the bias; then, with `relu`, negative numbers become 0."""
-        return x.with_features(backend_of(x).submanifold(x, self.weight, self.bias, residual, relu))
+        features, weight, bias, residual = _autocast(x.features, self.weight, self.bias, residual)
+        return x.with_features(backend_of(x).submanifold(x.with_features(features), weight, bias, residual, relu))
 
 
 class SparseConv3d(_SparseConv):
@@ -112,17 +122,19 @@ class SparseConv3d(_SparseConv):
 
     def forward(self, x: SparseTensor, *, residual: Tensor | None = None, relu: bool = False) -> SparseTensor:
         """As `SubMConv3d.forward`."""
-        features, coords, shape = backend_of(x).strided(x, self.weight, self.bias, self.stride, self.padding, residual, relu)
+        features, weight, bias, residual = _autocast(x.features, self.weight, self.bias, residual)
+        x = x.with_features(features)
+        features, coords, shape = backend_of(x).strided(x, weight, bias, self.stride, self.padding, residual, relu)
         return SparseTensor(features, coords, shape, x.batch_size, x.backend)
 
 
 class SparseConvNormRelu(nn.Module):
     """A sparse convolution, batch normalisation over the sites, and ReLU; `fold` (see `perception.detection.fold`) makes them one step."""
 
-    def __init__(self, conv: SubMConv3d | SparseConv3d) -> None:
+    def __init__(self, conv: SubMConv3d | SparseConv3d, *, momentum: float = 0.01) -> None:
         super().__init__()
         self.conv = conv
-        self.norm: nn.Module = nn.BatchNorm1d(conv.out_channels, eps=1e-3, momentum=0.01)
+        self.norm: nn.Module = nn.BatchNorm1d(conv.out_channels, eps=1e-3, momentum=momentum)
 
     def forward(self, x: SparseTensor, residual: Tensor | None = None) -> SparseTensor:
         """residual (N, C_out) is added before the ReLU."""

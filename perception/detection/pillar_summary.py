@@ -1,0 +1,110 @@
+"""A reader of pillars that looks at every point once: statistics of a pillar and how far its points reach, then one layer on the pillar.
+
+The largest dot product of a set of points with a direction says where the set ends in that direction. A few learned directions in height,
+place in the pillar, brightness and age tell a pillar's shape without a layer, and its memory, for each point. Sources: PointPillars, section
+2.1 (a network on points, then a maximum); here the network is linear and normalisation comes behind the maximum.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cuda_ops import Grid, scatter_max, voxelize_mean
+from perception.detection.layers import DenseNormRelu
+from perception.detection.voxels import VoxelFeatures
+
+_COLUMNS = 5  # of a point
+_STATISTICS = 7  # means of the columns, number of points, distance
+_NORM = {"eps": 1e-3, "momentum": 0.05}
+
+
+class SummarizedPillars(NamedTuple):
+    """Points and the pillars that they lie in, by batch, y, x.
+
+    points           (N, 5) float32
+    pillar_of_point  (N,) int32    row in `coords`, -1 for a point outside
+    mean             (M, 5) float32  of the pillar's points
+    num_points       (M,) int32    of the pillar
+    coords           (M, 4) int32  batch, 0, y, x
+    batch_size  samples, those without a pillar included
+    """
+
+    points: Tensor
+    pillar_of_point: Tensor
+    mean: Tensor
+    num_points: Tensor
+    coords: Tensor
+    batch_size: int
+
+
+class PillarSummaryReader(nn.Module):
+    """Means, reach in learned directions, number of points and distance of each pillar, and a layer that mixes them.
+
+    channels    of the result
+    directions  an even number; they start as pairs of opposites, along each column first
+    Points are x, y, z (m), intensity 0..255, age (s, 0 for the key sweep). There is no limit in number; what lies above or below the grid is
+    left out. All is float32, also under autocast.
+    """
+
+    point_columns = _COLUMNS
+
+    def __init__(self, grid: Grid, channels: int, *, directions: int = 24) -> None:
+        super().__init__()
+        self.grid, self.out_channels = grid, channels
+        self.directions = nn.Parameter(_opposites(directions))  # (D, 5), in the units of `scale`
+        self.layer = DenseNormRelu(directions + _STATISTICS, channels, **_NORM)
+        size_x, size_y, _ = grid.voxel_size
+        # Half pillars, metres, 64 steps of intensity, half seconds: a column of a direction is worth as much as any other.
+        self.register_buffer("scale", torch.tensor([2 / size_x, 2 / size_y, 1, 1 / 64, 2]), persistent=False)
+
+    def voxelize(self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None) -> SummarizedPillars:
+        """clouds: one (N, 5) float32 a sample."""
+        points = clouds[0] if len(clouds) == 1 else torch.cat(list(clouds))
+        batch_index = torch.zeros(len(points), dtype=torch.int32, device=points.device)
+        if len(clouds) > 1:
+            counts = torch.tensor([len(cloud) for cloud in clouds]).to(points.device, non_blocking=True)
+            samples = torch.arange(len(clouds), dtype=torch.int32, device=points.device)
+            batch_index = torch.repeat_interleave(samples, counts, output_size=len(points))
+        found = voxelize_mean(points, self.grid, batch_index=batch_index, batch_size=len(clouds), with_index=True)
+        return SummarizedPillars(points, found.voxel_of_point, found.features, found.num_points, found.coords, len(clouds))
+
+    def forward(self, voxels: SummarizedPillars) -> VoxelFeatures:
+        with torch.autocast(voxels.points.device.type, enabled=False):
+            return VoxelFeatures(self.layer(self._features(voxels)), voxels.coords, voxels.batch_size)
+
+    def _features(self, voxels: SummarizedPillars) -> Tensor:
+        """(M, directions + 7): what the layer reads."""
+        middle, mean, scale = self._middle(voxels.coords), voxels.mean, self.get_buffer("scale")
+        place, others = (mean[:, :2] - middle) * scale[:2], mean[:, 2:] * scale[2:]
+        others[:, 1].clamp_(min=0).sqrt_()  # most returns are dark
+        count = voxels.num_points[:, None].to(mean.dtype).log1p() / 4
+        distance = torch.linalg.vector_norm(middle, dim=1, keepdim=True) / 50
+        return torch.cat([self._reach(voxels, middle), place, others, count, distance], dim=1)
+
+    def _reach(self, voxels: SummarizedPillars, middle: Tensor) -> Tensor:
+        """(M, directions): the largest dot product of each pillar's points, seen from its middle (M, 2), with each direction."""
+        points, pillar, directions = voxels.points, voxels.pillar_of_point, self.directions * self.get_buffer("scale")
+        if not (points.is_cuda or torch.is_grad_enabled()):  # what all points of a pillar share can be taken off behind the maximum
+            return scatter_max(F.linear(points, directions), pillar, len(middle)).values - F.linear(middle, directions[:, :2])
+        # Off each point where a product may be rounded to tf32. A NaN in a point outside would reach the gradient as 0 * NaN.
+        local = points.masked_fill(pillar[:, None] < 0, 0)
+        if len(middle):
+            local[:, :2] -= middle[pillar.clamp(min=0)]
+        return scatter_max(F.linear(local, directions), pillar, len(middle)).values
+
+    def _middle(self, coords: Tensor) -> Tensor:
+        """(M, 2) metres: x, y of the middle of each pillar."""
+        axes = zip((3, 2), self.grid.voxel_size, self.grid.lower, strict=False)
+        return torch.stack([coords[:, column].float() * size + (size / 2 + low) for column, size, low in axes], dim=1)
+
+
+def _opposites(count: int) -> Tensor:
+    """(count, 5) unit directions and their opposites: the columns, as many as there is room for, then random ones."""
+    half = count // 2
+    random = F.normalize(torch.randn(half, _COLUMNS), dim=1)
+    own = min(half, _COLUMNS)
+    random[:own] = torch.eye(_COLUMNS)[:own]
+    return torch.cat([random, -random])
