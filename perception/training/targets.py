@@ -4,7 +4,6 @@ All steps are vectorised over boxes and samples on the samples' device. Nothing 
 which threads run.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,9 @@ from perception.detection.grid import BevGrid
 from perception.training.loss_settings import LossSettings
 from perception.training.sample import Sample
 
-_LARGEST = 40.0  # metres: the side of a square box that has the largest heat, so that the size of its window is known beforehand
+# On a GPU the window in which heat is drawn is chosen before sizes are known (metres): one for all vehicles that there are, and a larger
+# one for the largest boxes of each sample. Only of still larger boxes, or of more of them, would heat be cut.
+_LARGE, _HUGE, _MOST_HUGE = (4.0, 25.0), (40.0, 40.0), 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,21 +125,28 @@ def _heat(boxes: Tensor, label: Tensor, cell: Tensor, has_cell: Tensor, classes:
     """(B, classes, H, W): around the cell of each box a Gaussian, cut to a square; where several meet, the largest."""
     (height, width), (size_x, size_y) = grid.map_shape, grid.cell_size
     radius = gaussian_radius(boxes[..., 3] / size_x, boxes[..., 4] / size_y, loss.gaussian_overlap)
-    most = _largest_radius(grid, loss)
-    radius = torch.where(has_cell, radius, 0).clamp(loss.min_radius, most)  # (B, M) float32, whole numbers
-    if boxes.device.type == "cpu":
-        most = int(radius.max())  # known without waiting, and much smaller
-    step = torch.arange(-most, most + 1, device=boxes.device)
-    x, y = cell[..., :1] + step, cell[..., 1:] + step  # (B, M, S)
-    sigma = (2 * radius[..., None] + 1) / 6
-    bell = torch.exp(-step.square() / (2 * sigma.square())) * (step.abs() <= radius[..., None])  # (B, M, S) along one axis
-    along_x, along_y = bell * ((x >= 0) & (x < width)), bell * ((y >= 0) & (y < height) & has_cell[..., None])
-    value = along_y[..., :, None] * along_x[..., None, :]  # (B, M, S, S)
-    place = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
-    place = place + (label.clamp(min=0) * (height * width))[..., None, None]
+    radius = torch.where(has_cell, radius, -1).clamp(min=loss.min_radius)  # (B, M) float32, whole numbers
+    corner = label.clamp(min=0) * (height * width)
     heat = torch.zeros((len(boxes), classes * height * width), device=boxes.device)
-    # The maximum is the same in any order.
-    return heat.scatter_reduce_(1, place.flatten(1), value.flatten(1), "amax").unflatten(1, (classes, height, width))
+
+    def paint(radius: Tensor, corner: Tensor, cell: Tensor, has_cell: Tensor, window: int) -> None:
+        step = torch.arange(-window, window + 1, device=radius.device)
+        x, y = cell[..., :1] + step, cell[..., 1:] + step  # (B, M, S)
+        sigma = (2 * radius[..., None] + 1) / 6
+        bell = torch.exp(-step.square() / (2 * sigma.square())) * (step.abs() <= radius[..., None])  # (B, M, S) along one axis
+        value = (bell * has_cell[..., None])[..., :, None] * bell[..., None, :]  # (B, M, S, S)
+        # Beyond the border: moved to the cell at the border, where it changes nothing, because heat is larger nearer to the centre.
+        place = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :] + corner[..., None, None]
+        heat.scatter_reduce_(1, place.flatten(1), value.flatten(1), "amax")  # the maximum is the same in any order
+
+    if boxes.device.type == "cpu":
+        paint(radius, corner, cell, has_cell, int(radius.max()))
+    else:  # without asking the GPU how large the largest is
+        paint(radius, corner, cell, has_cell, _radius_of(*_LARGE, grid, loss))
+        large = radius.topk(min(_MOST_HUGE, radius.shape[1]), dim=1).indices
+        corner, has_cell = corner.gather(1, large), has_cell.gather(1, large)
+        paint(radius.gather(1, large), corner, cell.gather(1, large[..., None].expand(-1, -1, 2)), has_cell, _radius_of(*_HUGE, grid, loss))
+    return heat.unflatten(1, (classes, height, width))
 
 
 def gaussian_radius(width: Tensor, length: Tensor, overlap: float) -> Tensor:
@@ -153,8 +161,7 @@ def gaussian_radius(width: Tensor, length: Tensor, overlap: float) -> Tensor:
     return torch.minimum(torch.minimum(inside, across), around).trunc().to(width.dtype)
 
 
-def _largest_radius(grid: BevGrid, loss: LossSettings) -> int:
-    a, b = (min(_LARGEST / size, 2 * cells) for size, cells in zip(grid.cell_size, reversed(grid.map_shape), strict=True))
-    o = loss.gaussian_overlap
-    around = (-2 * o * (a + b) + math.sqrt(4 * (o * (a + b)) ** 2 + 16 * o * (1 - o) * a * b)) / 2
-    return max(loss.min_radius, int(around))
+def _radius_of(width: float, length: float, grid: BevGrid, loss: LossSettings) -> int:
+    """Cells, of a box in metres."""
+    size_x, size_y = grid.cell_size
+    return max(loss.min_radius, int(gaussian_radius(torch.tensor(width / size_x), torch.tensor(length / size_y), loss.gaussian_overlap)))

@@ -51,6 +51,16 @@ def test_empty_cells_where_nothing_is_are_not_divided():
     assert losses.parts["offset"] == 0
 
 
+def test_empty_cells_near_an_object_cost_less():
+    targets = make_targets([sample((CAR, box(0, 0)))], SETTINGS)
+    maps = maps_of()
+    before = center_loss(maps, targets).parts["heatmap"].item()
+    with torch.no_grad():
+        maps.tasks[0].heatmap[0, 0, 16, 17] = 0.0
+    after = center_loss(maps, targets).parts["heatmap"].item()
+    assert after - before == pytest.approx(EMPTY * (1 - math.exp(-0.72)) ** 4, rel=1e-3)
+
+
 def test_one_object_and_its_box():
     row = box(1.0, -2.0, z=0.5, size=(1, 1, 1), velocity=(3, -4), r=math.pi / 2)
     targets = make_targets([sample((CAR, row))], SETTINGS)

@@ -1,6 +1,7 @@
 """Targets of a few boxes that can be checked by eye. Maps have 32 x 32 cells of 0.8 m, the lidar is at the corner of cell (16, 16)."""
 
 import math
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -112,7 +113,14 @@ def test_of_too_many_objects_the_nearest_to_the_lidar_are_learnt():
     assert cars.index.tolist() == [[17 * 32 + 16, 9 * 32 + 16, 0]]
     assert cars.mask.tolist() == [[True, True, False]]
     assert trucks.mask.tolist() == [[True, False, False]]
+    assert heat_of(cars)[16, 16] < 0.5  # the box of no class
     assert heat_of(cars)[16, 27] == 1  # the far one is no positive, but a prediction there is not wrong
+
+
+def test_near_is_near_to_the_lidar():
+    away = replace(sample((CAR, box(-1, 0)), (CAR, box(9, 0))), origin=torch.tensor([8.0, 0.0, 2.0]))
+    cars, *_ = make_targets([away], SETTINGS, LossSettings(max_objects=1))
+    assert cars.index.tolist() == [[16 * 32 + 27]]
 
 
 def test_unknown_velocity_stays_unknown():
