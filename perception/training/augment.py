@@ -1,18 +1,38 @@
 """One sample changed at random: seen from another place, by another lidar, with other objects. All on the sample's own device."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from perception.core.errors import UsageError
+from perception.detection.config import CenterPointSettings
 from perception.training.augment_settings import AugmentSettings, IntensitySettings
 from perception.training.boxes import AGE, count_key_returns, scale_objects
-from perception.training.object_bank import ObjectBank, paste
+from perception.training.object_bank import ObjectBank, classes_of, paste
 from perception.training.other_lidars import SweepLimit, both, kept_points
 from perception.training.placement import draw_placement
 from perception.training.sample import Sample
 
 _INTENSITY = 3  # column of the points
+
+
+def open_augmentation(
+    settings: AugmentSettings, detector: CenterPointSettings, device: torch.device | str
+) -> Callable[[Sample, np.random.Generator, float], Sample]:
+    """`augment` for a network's samples on a device, its object bank loaded: sample, generator and progress to sample.
+
+    Raises UsageError for a bank of another frame and for a class that the bank has not, DataError for a file that is no bank.
+    """
+    bank = None
+    if (pasting := settings.bank) is not None:
+        bank = ObjectBank.load(
+            pasting.file, classes=classes_of(detector), frame=detector.frame, min_points=pasting.min_points, device=device
+        )
+        for name in pasting.counts:
+            bank.classes.index(name)
+    return lambda sample, rng, progress: augment(sample, settings, rng, bank, progress)
 
 
 @torch.no_grad()

@@ -50,21 +50,22 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class BeamSettings(BaseModel, frozen=True, extra="forbid"):
-    """Whole beams lost, as of a lidar with fewer or irregular ones; half of the changed samples each way.
+    """Whole beams lost, as of a lidar with fewer or irregular ones.
 
     Beams are bins of elevation seen from where the lidar is at the key sweep; older sweeps are binned from there too.
     """
 
     chance: Share = Field(description="share of the samples that are changed")
+    regular: Share = Field(0.5, description="share of these that keep one beam in so many; the others lose beams at random")
     spacing: Annotated[tuple[Spacing, Spacing], AfterValidator(_in_order)] = Field(
         (0.007, 0.0233), description="radians from beam to beam; 64 beams of KITTI's lidar 0.007, 32 of nuScenes' 0.0233"
     )
-    keep_every: Annotated[tuple[Every, Every], AfterValidator(_in_order)] = Field((2, 3), description="one beam in so many is kept")
-    lost: Shares = Field((0.1, 0.5), description="or this share of the beams is lost, at random")
+    keep_every: Annotated[tuple[Every, Every], AfterValidator(_in_order)] = Field((2, 3), description="one beam in so many")
+    lost: Shares = Field((0.1, 0.5), description="share of the beams that is lost at random")
 
 
 class PointDropSettings(BaseModel, frozen=True, extra="forbid"):
-    """Single points lost, farther ones more: the share grows evenly from the lidar to `far` metres."""
+    """Single points lost, farther ones more: the share changes evenly from the lidar to `distance` metres."""
 
     chance: Share = Field(description="share of the samples that are changed")
     near: Shares = Field((0.0, 0.3), description="share lost at the lidar, drawn for each sample")

@@ -80,7 +80,7 @@ def _has_beam(height: Tensor, distance: Tensor, settings: BeamSettings, rng: np.
     """height, distance (N,): of each point seen from the lidar, along z and along the ground."""
     spacing, phase = rng.uniform(*settings.spacing), rng.random()
     num_bins = int(math.pi / spacing) + 2
-    if rng.random() < 0.5:
+    if rng.random() < settings.regular:
         step = int(rng.integers(settings.keep_every[0], settings.keep_every[1] + 1))
         is_kept = (np.arange(num_bins) + rng.integers(step)) % step == 0
     else:
