@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
     def class_names(self) -> Iterator[Sequence[str]]:
-        """The class of each object of each sample, in the order of the samples; no cloud is read."""
+        """The classes of each sample's objects, in the order of the samples, without those that are known to have no return."""
         ...
 
 
@@ -63,7 +63,7 @@ class DriveFrames:
     def class_names(self) -> Iterator[Sequence[str]]:
         for drive, number, _ in self._frames:
             truth = drive[number].truth
-            yield [] if truth is None else truth.names.tolist()
+            yield [] if truth is None else _met(truth)
 
     @cached_property
     def _frames(self) -> list[tuple[Drive, int, FolderSettings]]:
@@ -101,7 +101,7 @@ class ClipFiles:
         from perception.drives.simulated.clips import read_clip
 
         for path in self._paths:
-            yield read_clip(path).truth.names.tolist()
+            yield _met(read_clip(path).truth)
 
     @cached_property
     def _paths(self) -> list[Path]:
@@ -165,6 +165,11 @@ def _labelled(drive: Drive, folder: FolderSettings) -> list[int]:
         return list(range(len(drive)))
     there = {record.token for record in drive}
     return [number for number in range(len(drive)) if drive[number].token in there]
+
+
+def _met(truth: Detections) -> list[str]:
+    names = truth.names if truth.num_points is None else truth.names[truth.num_points > 0]
+    return names.tolist()
 
 
 def _counted(truth: Detections, points: np.ndarray) -> Detections:

@@ -28,7 +28,7 @@ _NICENESS = 5
 
 @dataclass(frozen=True)
 class _Failure:
-    """What went wrong in a worker. An expected error keeps its type and message; of any other the traceback is kept as text."""
+    """What went wrong in a worker. An expected error stays what it is; of any other there is the text, with its traceback."""
 
     error: PerceptionError | None
     text: str
@@ -217,7 +217,7 @@ class Workers(Generic[Task, Result]):
                 with self._changed:
                     worker.task = None
                     if isinstance(outcome, _Failure):
-                        self._error = outcome.error or RuntimeError(f"{self._what} {task[1]}: failed in a worker process:\n{outcome.text}")
+                        self._error = outcome.error or RuntimeError(f"{self._what} {task[1]}: {outcome.text}")
                     elif task[0] == self._generation:
                         self._arrived[task[1]] = outcome
                     self._give_tasks()
@@ -265,7 +265,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
                 outcome = work(task)
             except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
                 expected = error if isinstance(error, PerceptionError) else None
-                outcome = _Failure(expected, traceback.format_exc())
+                outcome = _Failure(expected, f"{type(error).__name__}: {error}; in a worker process:\n{traceback.format_exc()}")
             connection.send((task_name, outcome))
 
 
