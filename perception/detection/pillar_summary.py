@@ -1,8 +1,8 @@
 """A reader of pillars that looks at every point once: statistics of a pillar and how far its points reach, then one layer on the pillar.
 
 The largest dot product of a set of points with a direction says where the set ends in that direction. A few learned directions in height,
-place in the pillar, brightness and age tell a pillar's shape without a layer, and its memory, for each point. Sources: PointPillars, section
-2.1 (a network on points, then a maximum); here the network is linear and normalisation comes behind the maximum.
+place in the pillar, brightness and age tell a pillar's shape without a layer, and its memory, for each point. Source: PointPillars,
+section 2.1 (a network on points, then a maximum); here the network is linear and normalisation comes behind the maximum.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ class PillarSummaryReader(nn.Module):
 
     channels    of the result
     directions  an even number; they start as pairs of opposites, along each column first
-    Points are x, y, z (m), intensity 0..255, age (s, 0 for the key sweep). There is no limit in number; what lies above or below the grid is
-    left out. All is float32, also under autocast.
+    Points are x, y, z (m), intensity 0..255, age (s, 0 for the key sweep). There is no limit in number; what lies above or below the grid
+    is left out. All is float32, also under autocast.
     """
 
     point_columns = _COLUMNS
@@ -89,11 +89,12 @@ class PillarSummaryReader(nn.Module):
         points, pillar, directions = voxels.points, voxels.pillar_of_point, self.directions * self.get_buffer("scale")
         if not (points.is_cuda or torch.is_grad_enabled()):  # what all points of a pillar share can be taken off behind the maximum
             return scatter_max(F.linear(points, directions), pillar, len(middle)).values - F.linear(middle, directions[:, :2])
-        # Off each point where a product may be rounded to tf32. A NaN in a point outside would reach the gradient as 0 * NaN.
-        local = points.masked_fill(pillar[:, None] < 0, 0)
+        local = points.clone()  # off each point, because on a GPU a product may be rounded to tf32
         if len(middle):
             local[:, :2] -= middle[pillar.clamp(min=0)]
-        return scatter_max(F.linear(local, directions), pillar, len(middle)).values
+        found = scatter_max(F.linear(local, directions.detach()), pillar, len(middle))
+        # The products of all points, a gigabyte in a batch, are not kept for the gradient: only the farthest points have one.
+        return (local[found.argmax.long()] * directions).sum(dim=2)
 
     def _middle(self, coords: Tensor) -> Tensor:
         """(M, 2) metres: x, y of the middle of each pillar."""

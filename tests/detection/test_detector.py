@@ -26,7 +26,7 @@ def small_weights(kind: str) -> dict[str, torch.Tensor]:
     return livened(build_network(small_config(kind).detector).state_dict())
 
 
-@pytest.fixture(scope="module", params=["pillar", "voxel"])
+@pytest.fixture(scope="module", params=["pillar", "summary", "voxel"])
 def detector(request: pytest.FixtureRequest) -> Detector:
     return Detector.from_config(small_config(request.param), weights=small_weights(request.param))
 
