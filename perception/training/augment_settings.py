@@ -19,6 +19,7 @@ Metres = Annotated[float, Field(ge=0, le=1000)]
 Factor = Annotated[float, Field(ge=0.1, le=10)]
 Factors = Annotated[tuple[Factor, Factor], AfterValidator(_in_order)]
 Spacing = Annotated[float, Field(ge=1e-3, le=0.2)]
+Angle = Annotated[float, Field(ge=0, le=np.pi)]
 Every = Annotated[int, Field(ge=1, le=16)]
 NumSweeps = Annotated[int, Field(ge=1, le=100)]
 
@@ -77,7 +78,7 @@ class SectorSettings(BaseModel, frozen=True, extra="forbid"):
     """A sector that something next to the lidar hides."""
 
     chance: Share = Field(description="share of the samples that are changed")
-    width: Annotated[float, Field(gt=0, lt=np.pi)] = Field(0.5, description="radians, the widest")
+    width: Annotated[tuple[Angle, Angle], AfterValidator(_in_order)] = Field((0.1, 0.5), description="radians")
     distance: Annotated[tuple[Metres, Metres], AfterValidator(_in_order)] = Field(
         (2.0, 20.0), description="metres from the lidar from which on points are lost"
     )
@@ -97,7 +98,7 @@ class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     bank: BankSettings | None = None
     flip_x: Share = Field(0.0, description="chance of x -> -x")
     flip_y: Share = Field(0.0, description="chance of y -> -y")
-    rotation: Annotated[float, Field(ge=0, le=np.pi)] = Field(0.0, description="about z, up to so far either way")
+    rotation: Angle = Field(0.0, description="about z, up to so far either way")
     scale: Factors = Field((1.0, 1.0), description="of points, boxes and velocities")
     translation: tuple[Metres, Metres, Metres] = Field((0.0, 0.0, 0.0), description="standard deviations of shifts along x, y, z")
     height: Metres = Field(0.0, description="shift along z, up to so far either way: a lidar mounted higher or lower, an uneven road")

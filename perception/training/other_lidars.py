@@ -98,7 +98,7 @@ def _is_returned(distance: Tensor, settings: PointDropSettings, rng: np.random.G
 
 
 def _is_visible(x: Tensor, y: Tensor, distance: Tensor, settings: SectorSettings, rng: np.random.Generator) -> Tensor:
-    azimuth, half = rng.uniform(-math.pi, math.pi), rng.uniform(0, settings.width) / 2
+    azimuth, half = rng.uniform(-math.pi, math.pi), rng.uniform(*settings.width) / 2
     along = (x * math.cos(azimuth)).add_(y, alpha=math.sin(azimuth))
     is_hidden = (along > distance * math.cos(half)) & (distance > rng.uniform(*settings.distance))
     return ~is_hidden
