@@ -3,12 +3,14 @@
 Counts of rows may differ between processes, as pillars and voxels do.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class SyncNorm(nn.Module):
@@ -51,8 +53,8 @@ class SyncNorm(nn.Module):
         return mean, variance
 
 
-def with_sync_norm(network: nn.Module) -> nn.Module:
-    """The network, each of its batch normalisations replaced by a `SyncNorm`."""
+def with_sync_norm(network: Network) -> Network:
+    """The network itself, each of its batch normalisations replaced by a `SyncNorm`."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BatchNorm):

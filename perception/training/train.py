@@ -41,6 +41,7 @@ class Folder:
             loop.load(read_checkpoint(checkpoint, self.config), where=str(checkpoint))
         elif checkpoint.exists():
             raise UsageError(f"{self.path}: holds a training already; give --resume to go on with it, or choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: dict[str, Any], loop: Loop, status: Status | None, *, is_complete: bool) -> None:
         """Write the checkpoint and what can be used without it. In this order: weights of an older step than the checkpoint do no harm."""
