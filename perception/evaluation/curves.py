@@ -252,18 +252,18 @@ class Curve:
 
 
 def average_precisions(frames: Sequence[tuple[Detections, Detections]]) -> dict[str, float]:
-    """nuScenes' AP of each class that the truth has: the mean over four distances, in the range of the class.
+    """nuScenes' AP of each class that the truth has in its range: the mean over four distances.
 
     frames  (found, truth) in the EGO frame, one a key frame; where `num_points` is known, truth without a return is left out
     Equal to the devkit's but for its rule on bicycles in racks, and where scores are equal.
     """
-    names = [name for name in CLASS_RANGES if any((truth.names == name).any() for _, truth in frames)]
     result = {}
-    for name in names:
+    for name, metres in CLASS_RANGES.items():
         pairs = [(of_classes(found, [name]), of_classes(truth, [name])) for found, truth in frames]
-        pairs = [(found[distances(found) < CLASS_RANGES[name]], truth[distances(truth) < CLASS_RANGES[name]]) for found, truth in pairs]
+        pairs = [(found[distances(found) < metres], truth[distances(truth) < metres]) for found, truth in pairs]
         pairs = [(found, truth if truth.num_points is None else truth[truth.num_points > 0]) for found, truth in pairs]
-        result[name] = float(np.mean([Curve([judge(*pair, within(d)) for pair in pairs]).average_precision for d in AP_DISTANCES]))
+        if any(len(truth) for _, truth in pairs):
+            result[name] = float(np.mean([Curve([judge(*pair, within(d)) for pair in pairs]).average_precision for d in AP_DISTANCES]))
     return result
 
 
