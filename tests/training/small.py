@@ -38,7 +38,7 @@ def sample(number: int, *, points: int = 400) -> Sample:
 
 @dataclass
 class FixedFeed:
-    """The samples 0, 1, 2, ... over and over; each process takes its part of the batch."""
+    """The samples 0, 1, 2, ... over and over; the processes take turns."""
 
     batch_size: int
     rank: int = 0
@@ -50,9 +50,8 @@ class FixedFeed:
 
     def batch(self, step: int) -> list[Sample]:
         self.asked.append(step)
-        own = self.batch_size // self.world_size
-        first = step * self.batch_size + self.rank * own
-        return [sample((first + i) % self.count) for i in range(own)]
+        first = step * self.batch_size
+        return [sample((first + i) % self.count) for i in range(self.rank, self.batch_size, self.world_size)]
 
 
 def shaken(sample: Sample, rng: np.random.Generator, progress: float) -> Sample:

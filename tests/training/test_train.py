@@ -29,7 +29,7 @@ def carry_out(loop: Loop, out: Folder, *, resume: bool = False, stop_after: int 
         if status.step == stop_after:
             raise KeyboardInterrupt
 
-    return run(loop, out, Processes(), resume=resume, after_look=look)
+    return run(loop, out, Processes(), state=out.begin(resume=resume), after_look=look)
 
 
 def weights(loop: Loop) -> dict[str, torch.Tensor]:
