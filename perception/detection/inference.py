@@ -17,6 +17,7 @@ from perception.detection.pillar_readers import PillarReader
 from perception.detection.pillar_stem import PillarStem
 from perception.detection.readers import MeanReader
 from perception.detection.second_stage import refined
+from perception.detection.voxels import VoxelFeatures
 
 
 class InferenceNetwork:
@@ -56,7 +57,7 @@ class InferenceNetwork:
     @torch.inference_mode()
     def __call__(self, clouds: Sequence[Tensor], clock: StageClock) -> list[Boxes]:
         """clouds: one (N, columns) float32 a sample on the network's device."""
-        with _exact(self.device):
+        with exact(self.device):
             return self._boxes(clouds, clock)
 
     def _boxes(self, clouds: Sequence[Tensor], clock: StageClock) -> list[Boxes]:
@@ -64,8 +65,7 @@ class InferenceNetwork:
             views = mirrored(clouds) if self.double_flip else clouds
             voxels = self.reader.voxelize(views, self._view_limits(len(clouds)))
         with clock.stage("reader"):
-            features = self.reader(voxels)
-            features = features._replace(features=features.features.to(self.dtype))
+            features = self._in_dtype(self.reader(voxels))
         with clock.stage("encoder"):
             bev = self.encoder(features)  # (B, C, H, W)
         with clock.stage("neck"):
@@ -76,6 +76,9 @@ class InferenceNetwork:
                 read = shared if self.second_reads == "head" else neck[::NUM_VIEWS] if self.double_flip else neck
                 boxes = refined(self.second_stage, read, boxes, self.decoder.grid)
         return boxes
+
+    def _in_dtype(self, features: VoxelFeatures) -> VoxelFeatures:
+        return features._replace(features=features.features.to(self.dtype))
 
     def _plain(self, neck: Tensor, clock: StageClock) -> tuple[list[Boxes], Tensor]:
         with clock.stage("head"):
@@ -101,7 +104,7 @@ class InferenceNetwork:
         return [limit.max_voxels, *[limit.max_voxels_training] * (NUM_VIEWS - 1)] * samples
 
 
-def _exact(device: torch.device) -> AbstractContextManager[None]:
+def exact(device: torch.device) -> AbstractContextManager[None]:
     """On a GPU: convolutions of float32 in float32, not in tf32 (torch's default there), and the same bits in every run."""
     if device.type != "cuda":
         return nullcontext()
