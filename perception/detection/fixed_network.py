@@ -6,7 +6,7 @@ What has no place is marked: points NaN, rows of voxels and sites with coords -1
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from perception.detection.inference import InferenceNetwork
 from perception.detection.pillar_stem import PillarStem
 from perception.detection.row_limits import RowLimits
 from perception.detection.second_stage import SecondStage, refined_rows
+from perception.detection.voxels import VoxelFeatures
 
 _ALL_CANDIDATES = 1024  # to begin with, where suppression has no limit of its own
 
@@ -23,13 +24,13 @@ _ALL_CANDIDATES = 1024  # to begin with, where suppression has no limit of its o
 class FixedBoxes(NamedTuple):
     """Boxes of a batch, of each task the best first and nothing behind the last.
 
-    rows (B, tasks, max_out, 9) float32, scores and labels (B, tasks, max_out) float32 and int64, count (B, tasks) int64
+    rows (B, tasks, max_out, 9) float32, scores and labels (B, tasks, max_out) float32 and int64, num_boxes (B, tasks) int64
     """
 
     rows: Tensor
     scores: Tensor
     labels: Tensor
-    count: Tensor
+    num_boxes: Tensor
 
 
 class FixedNetwork:
@@ -47,19 +48,24 @@ class FixedNetwork:
     def __call__(self, points: Tensor, limits: RowLimits) -> Tensor:
         """points (B, N, columns) float32, rows of NaN behind each cloud, to everything in one tensor for one copy: see `unpacked`."""
         limits.noted.clear()
-        return _packed(self.boxes(self.birds_eye(points, limits), limits), limits)
+        neck = self.network.neck(self.birds_eye(points, limits))
+        return _packed(self.boxes(neck, *self.network.lazy_head.heatmaps(neck), limits), limits)
 
     def birds_eye(self, points: Tensor, limits: RowLimits) -> Tensor:
         """The first half of the way: points to the bird's-eye map (B, C, H, W)."""
-        net = self.network
-        voxels = net.reader.voxelize(list(points), None, limits)
-        return net.encoder(net._in_dtype(net.reader(voxels)), limits)
+        return self.network.encoder(self.features(self.voxels(points, limits)), limits)
 
-    def boxes(self, bev: Tensor, limits: RowLimits) -> FixedBoxes:
-        """The other half: the map to boxes."""
+    def voxels(self, points: Tensor, limits: RowLimits) -> Any:
+        """Its first step: what the reader sorts the points into."""
+        return self.network.reader.voxelize(list(points), None, limits)
+
+    def features(self, voxels: Any) -> VoxelFeatures:
+        """Its second."""
+        return self.network.in_dtype(self.network.reader(voxels))
+
+    def boxes(self, neck: Tensor, shared: Tensor, logits: Sequence[Tensor], limits: RowLimits) -> FixedBoxes:
+        """The end: the neck's map, the head's shared one and its heat maps to boxes."""
         net = self.network
-        neck = net.neck(bev)
-        shared, logits = net.lazy_head.heatmaps(neck)
         scores, labels, cells, num_candidates = self._candidates(logits, limits)
         branches = net.lazy_head.branches_at(shared, cells)
         rows = decoded(branches.flatten(0, 2), cells.clamp(min=0).flatten(), shared.shape[3], net.decoder.grid).view(*cells.shape, 9)

@@ -127,21 +127,21 @@ class _Recording:
     def _fit(self, clouds: Sequence[Tensor]) -> None:
         """Limits that have room for these clouds and not much more."""
         self._write(clouds)
-        decoder = self._fixed.network.decoder
+        needed: dict[str, int] = {}
         for _ in range(_MOST_TRIALS):
             packed = self._run().cpu()
-            _, needed = unpacked(packed, len(clouds), decoder, tuple(self.limits.noted))
+            _, needed = unpacked(packed, len(clouds), self._fixed.network.decoder, tuple(self.limits.noted))
             if not self.limits.grow(needed):
                 break
         self.limits.fit(needed)
 
 
-def recorded(function: Callable[[], Result], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Result]:
+def recorded(function: Callable[[], Result], device: torch.device, *, benchmark: bool = False) -> tuple[torch.cuda.CUDAGraph, Result]:
     """A CUDA graph of a function without arguments that waits for nothing, and its result, which every replay writes anew.
 
     Convolutions are those of `exact`. What the function reads must stay where it is.
     """
-    with torch.inference_mode(), torch.cuda.device(device), exact(device):
+    with torch.inference_mode(), torch.cuda.device(device), exact(device, benchmark=benchmark):
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):

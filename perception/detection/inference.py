@@ -65,7 +65,7 @@ class InferenceNetwork:
             views = mirrored(clouds) if self.double_flip else clouds
             voxels = self.reader.voxelize(views, self._view_limits(len(clouds)))
         with clock.stage("reader"):
-            features = self._in_dtype(self.reader(voxels))
+            features = self.in_dtype(self.reader(voxels))
         with clock.stage("encoder"):
             bev = self.encoder(features)  # (B, C, H, W)
         with clock.stage("neck"):
@@ -77,7 +77,8 @@ class InferenceNetwork:
                 boxes = refined(self.second_stage, read, boxes, self.decoder.grid)
         return boxes
 
-    def _in_dtype(self, features: VoxelFeatures) -> VoxelFeatures:
+    def in_dtype(self, features: VoxelFeatures) -> VoxelFeatures:
+        """A reader's features in the dtype of the encoder."""
         return features._replace(features=features.features.to(self.dtype))
 
     def _plain(self, neck: Tensor, clock: StageClock) -> tuple[list[Boxes], Tensor]:
@@ -104,8 +105,11 @@ class InferenceNetwork:
         return [limit.max_voxels, *[limit.max_voxels_training] * (NUM_VIEWS - 1)] * samples
 
 
-def exact(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU: convolutions of float32 in float32, not in tf32 (torch's default there), and the same bits in every run."""
+def exact(device: torch.device, *, benchmark: bool = False) -> AbstractContextManager[None]:
+    """On a GPU: convolutions of float32 in float32, not in tf32 (torch's default there), and the same bits in every run.
+
+    benchmark  let cuDNN try its ways and take the quickest: the same bits within a process, perhaps others in the next
+    """
     if device.type != "cuda":
         return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=True, allow_tf32=False)

@@ -1,5 +1,7 @@
 """The layer that all dense parts are made of."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,11 +28,11 @@ class ConvNormRelu(nn.Module):
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
-def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """F.relu(conv(x)). On a GPU with 16 bits it is one kernel where cuDNN has it, which rounds once in place of twice."""
+def conv_relu(conv: Any, x: Tensor) -> Tensor:
+    """F.relu(conv(x)) of an nn.Conv2d. On a GPU with 16 bits it is one kernel where cuDNN has it, which rounds once in place of twice."""
     if FUSES_RELU and x.is_cuda and x.element_size() == 2 and not torch.is_grad_enabled() and not getattr(conv, "is_unfusable", False):
         try:
             return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
         except RuntimeError:
-            conv.is_unfusable = True  # type: ignore[assignment]
+            conv.is_unfusable = True
     return F.relu(conv(x), inplace=True)

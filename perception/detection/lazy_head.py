@@ -37,6 +37,11 @@ class LazyHead(nn.Module):
         out = [self._weights("out", number) for number in range(len(tasks))]
         self.register_buffer("out_matrices", torch.stack([weight.flatten(1).t() for weight, _ in out]))
         self.register_buffer("out_biases", torch.stack([bias for _, bias in out])[:, None])  # (tasks, 1, C_out)
+        # Of the 5 x 5 cells around a place: its 3 x 3 neighbours, and the neighbours of each of these.
+        patch = torch.arange(25).view(5, 5)
+        self.register_buffer("_near", patch[1:4, 1:4].flatten(), persistent=False)
+        of_near = patch.unfold(0, 3, 1).unfold(1, 3, 1)  # (3, 3, 3, 3)
+        self.register_buffer("_near_of_near", of_near.flatten(), persistent=False)
 
     def heatmaps(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The shared map (B, C, H, W), and per task the logits (B, classes, H, W)."""
@@ -68,17 +73,19 @@ class LazyHead(nn.Module):
         As `branches`, but nothing waits for a count: where the surroundings of cells overlap, their hidden rows are computed again.
         """
         (samples, tasks, places), (height, width) = cells.shape, shared.shape[2:]
-        near = _neighbours(cells.transpose(0, 1).flatten(), height, width)  # (tasks * B * K, 9)
+        around = _neighbours(cells.transpose(0, 1).flatten(), height, width, reach=2)  # (tasks * B * K, 25)
+        near = around[:, self.get_buffer("_near")]  # (tasks * B * K, 9)
         sample = torch.arange(samples, device=cells.device).view(samples, 1, 1)
-        table = _neighbours(near.flatten(), height, width).view(tasks, samples, places * 9, 9)
-        table = torch.where(table >= 0, table + sample * (height * width), -1).int().flatten(1, 2)  # (tasks, B * K * 9, 9) rows
+        around = around.view(tasks, samples, places, 25)
+        rows = torch.where(around >= 0, around + sample * (height * width), -1).int()
+        table = rows[..., self.get_buffer("_near_of_near")].view(tasks, samples * places * 9, 9)
         hidden = []
         for task in range(tasks):
             weight, bias = self._weights("hidden", task)
             hidden.append(sparse_conv(self._rows_of(shared, task), weight, table[task], bias=bias, relu=True))
         is_there = (near >= 0).view(tasks, -1, 9, 1)
-        rows = torch.where(is_there, torch.stack(hidden).unflatten(1, (-1, 9)), 0)  # (tasks, B * K, 9, hidden)
-        found = torch.baddbmm(self.get_buffer("out_biases"), rows.flatten(2), self.get_buffer("out_matrices"))
+        stacked = torch.where(is_there, torch.stack(hidden).unflatten(1, (-1, 9)), 0)  # (tasks, B * K, 9, hidden)
+        found = torch.baddbmm(self.get_buffer("out_biases"), stacked.flatten(2), self.get_buffer("out_matrices"))
         return found.view(tasks, samples, places, -1).transpose(0, 1)
 
     def _rows_of(self, shared: Tensor, task: int) -> Tensor:
@@ -111,10 +118,10 @@ def _needed(near: Tensor) -> tuple[Tensor, Tensor]:
     return cells.long(), table
 
 
-def _neighbours(cells: Tensor, height: int, width: int) -> Tensor:
-    """(N, 9) the cells under a 3 x 3 kernel around each, row by row; -1 outside, and around a cell of -1."""
-    step = torch.arange(-1, 2, device=cells.device)
-    y, x = (cells // width)[:, None] + step.repeat_interleave(3), (cells % width)[:, None] + step.repeat(3)
+def _neighbours(cells: Tensor, height: int, width: int, reach: int = 1) -> Tensor:
+    """(N, 9) the cells under a 3 x 3 kernel around each, row by row; -1 outside, and around a cell of -1. reach: 2 for 5 x 5, (N, 25)."""
+    step, size = torch.arange(-reach, reach + 1, device=cells.device), 2 * reach + 1
+    y, x = (cells // width)[:, None] + step.repeat_interleave(size), (cells % width)[:, None] + step.repeat(size)
     is_there = (cells[:, None] >= 0) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
     return torch.where(is_there, y * width + x, -1)
 

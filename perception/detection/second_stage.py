@@ -71,7 +71,7 @@ class SecondStage(nn.Module):
         Residuals: x y z in the axes of the box (along its width, along its length), then w, l, h, r and velocity.
         """
         if self.with_box:
-            box = rows[:, [0, 1, 2, 3, 4, 5, 8, 6, 7]][:, : self.box_channels]
+            box = torch.cat([rows[:, :6], rows[:, 8:], rows[:, 6:8]], dim=1)[:, : self.box_channels]
             features = torch.cat([features, box, scores[:, None]], dim=1)
         x = self.shared[1](self.dropout(self.shared[0](features)))  # (N, shared)
         return self.score(x), self.box(x)

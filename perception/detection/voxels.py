@@ -80,7 +80,8 @@ def _fixed_hard_voxels(clouds: Sequence[Tensor], grid: Grid, max_points: int, ma
         parts.append((found.voxels, found.num_points, torch.where(coords[:, 1:2] < 0, -1, coords)))
         needed.append(found.counters[0] + found.counters[3])  # those that are there and those that had no room
     limits.note("voxels", torch.stack(needed).amax())
-    return HardVoxels(*(torch.cat(part) for part in zip(*parts, strict=True)), len(clouds), is_fixed=True)
+    points, num_points, coords = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*parts, strict=True))
+    return HardVoxels(points, num_points, coords, len(clouds), is_fixed=True)
 
 
 def dynamic_voxels(clouds: Sequence[Tensor], grid: Grid, limits: RowLimits | None = None, *, any_height: bool = False) -> DynamicVoxels:
