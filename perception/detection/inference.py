@@ -18,6 +18,7 @@ from perception.detection.pillar_readers import PillarReader
 from perception.detection.pillar_stem import PillarStem
 from perception.detection.readers import MeanReader
 from perception.detection.second_stage import refined
+from perception.detection.voxels import VoxelFeatures
 
 
 class InferenceNetwork:
@@ -57,7 +58,7 @@ class InferenceNetwork:
     @torch.inference_mode()
     def __call__(self, clouds: Sequence[Tensor], clock: StageClock) -> list[Boxes]:
         """clouds: one (N, columns) float32 a sample on the network's device."""
-        with _exact(self.device):
+        with exact(self.device):
             return self._boxes(clouds, clock)
 
     def _boxes(self, clouds: Sequence[Tensor], clock: StageClock) -> list[Boxes]:
@@ -65,8 +66,7 @@ class InferenceNetwork:
             views = mirrored(clouds) if self.double_flip else clouds
             voxels = self.reader.voxelize(views, self._view_limits(len(clouds)))
         with clock.stage("reader"):
-            features = self.reader(voxels)
-            features = features._replace(features=features.features.to(self.dtype))
+            features = self.in_dtype(self.reader(voxels))
         with clock.stage("encoder"):
             bev = self.encoder(features)  # (B, C, H, W)
         with clock.stage("neck"):
@@ -77,6 +77,10 @@ class InferenceNetwork:
                 read = shared if self.second_reads == "head" else neck[::NUM_VIEWS] if self.double_flip else neck
                 boxes = refined(self.second_stage, read, boxes, self.decoder.grid)
         return boxes
+
+    def in_dtype(self, features: VoxelFeatures) -> VoxelFeatures:
+        """A reader's features in the dtype of the encoder."""
+        return features._replace(features=features.features.to(self.dtype))
 
     def _plain(self, neck: Tensor, clock: StageClock) -> tuple[list[Boxes], Tensor]:
         with clock.stage("head"):
@@ -103,8 +107,11 @@ class InferenceNetwork:
         return [limit.max_voxels, *[limit.max_voxels_training] * (NUM_VIEWS - 1)] * samples
 
 
-def _exact(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU: convolutions of float32 in float32, not in tf32 (torch's default there), and the same bits in every run."""
+def exact(device: torch.device, *, benchmark: bool = False) -> AbstractContextManager[None]:
+    """On a GPU: convolutions of float32 in float32, not in tf32 (torch's default there), and the same bits in every run.
+
+    benchmark  let cuDNN try its ways and take the quickest: the same bits within a process, perhaps others in the next
+    """
     if device.type != "cuda":
         return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=True, allow_tf32=False)

@@ -72,10 +72,15 @@ SAMPLES: dict[str, list[partial]] = {
         partial(cuda_ops.iou_bev, BOXES[:, [0, 1, 3, 4, 6]], BOXES.astype(np.float32)),
     ],
     "iou_3d": [partial(cuda_ops.iou_3d, BOXES, BOXES[:7])],
-    "nms_bev": [partial(cuda_ops.nms_bev, BOXES, SCORES, 0.2), partial(cuda_ops.nms_bev, BOXES, SCORES, 0.2, 3, group=GROUP)],
+    "nms_bev": [
+        partial(cuda_ops.nms_bev, BOXES, SCORES, 0.2),
+        partial(cuda_ops.nms_bev, BOXES, SCORES, 0.2, 3, group=GROUP),
+        partial(cuda_ops.nms_bev, BOXES, SCORES, 0.2, 3, group=GROUP, fixed_capacity=True),
+    ],
     "nms_circle": [
         partial(cuda_ops.nms_circle, BOXES, SCORES, 1.5),
         partial(cuda_ops.nms_circle, BOXES[:, :2], SCORES, None, 3, squared_radius=2.0, group=GROUP),
+        partial(cuda_ops.nms_circle, BOXES, SCORES, 1.5, fixed_capacity=True),
     ],
     "points_in_boxes": [partial(cuda_ops.points_in_boxes, POINTS, BOXES)],
     "cast_rays": [
