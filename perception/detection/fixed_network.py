@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from perception.detection.decode import Boxes, Decoder, decoded
+from perception.detection.encoders import SparseEncoder
 from perception.detection.inference import InferenceNetwork
 from perception.detection.pillar_stem import PillarStem
 from perception.detection.row_limits import RowLimits
@@ -41,9 +42,10 @@ class FixedNetwork:
 
     @staticmethod
     def supports(network: InferenceNetwork) -> bool:
-        """Not for mirrored views, and with our own sparse convolutions only."""
+        """Not for mirrored views, sparse pillars and predicted IoUs, and with our own sparse convolutions only."""
         encoder = network.encoder
-        return not network.double_flip and (isinstance(encoder, PillarStem) or getattr(encoder, "backend", None) == "native")
+        is_known = isinstance(encoder, PillarStem) or (isinstance(encoder, SparseEncoder) and encoder.backend == "native")
+        return is_known and not network.double_flip and not network.decoder.iou_alpha
 
     def __call__(self, points: Tensor, limits: RowLimits) -> Tensor:
         """points (B, N, columns) float32, rows of NaN behind each cloud, to everything in one tensor for one copy: see `unpacked`."""
