@@ -55,7 +55,7 @@ class FixedNetwork:
 
     def birds_eye(self, points: Tensor, limits: RowLimits) -> Tensor:
         """The first half of the way: points to the bird's-eye map (B, C, H, W)."""
-        return self.network.encoder(self.features(self.voxels(points, limits)), limits)
+        return self.network.birds_eye(self.features(self.voxels(points, limits)), limits)
 
     def voxels(self, points: Tensor, limits: RowLimits) -> Any:
         """Its first step: what the reader sorts the points into."""

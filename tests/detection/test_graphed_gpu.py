@@ -1,6 +1,5 @@
 """CUDA graphs of whole networks. Imports no settings: machines with a GPU may lack pydantic."""
 
-import numpy as np
 import pytest
 
 pytestmark = pytest.mark.gpu
@@ -16,7 +15,7 @@ from perception.detection.grid import build_grid  # noqa: E402
 from perception.detection.inference import InferenceNetwork  # noqa: E402
 from perception.detection.row_limits import RowLimits  # noqa: E402
 from perception.detection.second_stage import SecondStage  # noqa: E402
-from tests.detection.test_gpu import network  # noqa: E402
+from tests.detection.test_gpu import cloud, network  # noqa: E402
 
 ROTATED, CIRCLE = RotatedNms(0.2, 200, 40), CircleNms((4.0, 1.0), 40)
 DEVICE = torch.device("cuda")
@@ -32,12 +31,6 @@ def plain_network(kind: str, dtype: torch.dtype, nms: RotatedNms | CircleNms = R
     grid = build_grid(voxels.lower, voxels.upper, voxels.voxel_size, stride=1 if kind == "pillar" else 8, divisor=1)
     decoder = Decoder(grid, (1, 2), nms, 0.1, (-30, -30, -10), (30, 30, 10))
     return InferenceNetwork(net, decoder, device=DEVICE, dtype=dtype)
-
-
-def cloud(count: int, seed: int = 0) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    points = np.column_stack([rng.normal(0, [8, 8, 1], (count, 3)), rng.integers(0, 256, count), rng.integers(0, 10, count) * 0.05])
-    return torch.from_numpy(points.astype(np.float32))
 
 
 def run(net: InferenceNetwork | GraphedNetwork, *clouds: torch.Tensor) -> list[list[torch.Tensor]]:
