@@ -164,10 +164,8 @@ def test_samples_without_boxes_or_truth():
 
 def test_shares_of_several_processes_add_up():
     stage, maps = silent_stage(), torch.zeros(2, 4, 32, 32)
-    boxes, samples = [
-        boxes_of((CAR, box(0.25, 0))),
-        boxes_of((CAR, box(0.75, 0)), (CAR, box(0.5, 0))),
-    ]  # IoU 7/9; 5/11, 3/5, [sample((CAR, box(0, 0)))] * 2
+    boxes = [boxes_of((CAR, box(0.25, 0))), boxes_of((CAR, box(0.75, 0)), (CAR, box(0.5, 0)))]  # IoU 7/9; 5/11, 3/5
+    samples = [sample((CAR, box(0, 0)))] * 2
     stage.eval()
 
     def loss(part: slice, counts: Tensor | None = None) -> tuple[float, Tensor]:
