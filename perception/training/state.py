@@ -40,9 +40,7 @@ def read_checkpoint(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: expected the checkpoint of a training, got {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001  torch raises whatever the part that it stumbles over does
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: expected a complete checkpoint of a training, got something else or a part of one ({reason})"
-        ) from None
+        raise CheckpointError(f"{path}: expected a complete checkpoint of a training, got something else or a part of one ({reason})") from None
     if not isinstance(found, dict) or found.get("format") != _FORMAT or not isinstance(found.get("state"), dict):
         got = shown(found.get("format")) if isinstance(found, dict) else type(found).__name__
         raise CheckpointError(f"{path}: expected a checkpoint of format {_FORMAT}, got {got}; train anew with this version")

@@ -34,9 +34,7 @@ def test_the_rate_and_the_momentum_are_those_of_the_schedule():
     seen = []
     step = torch.optim.AdamW.step
     optimizer = loop._optimizer
-    optimizer.step = lambda *a, **k: (seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"])), step(optimizer))[
-        1
-    ]
+    optimizer.step = lambda *a, **k: (seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"])), step(optimizer))[1]
     trained(loop)
     rates, betas = zip(*seen, strict=True)
     assert rates[0] == pytest.approx(1e-4)
@@ -67,10 +65,7 @@ def test_gradients_above_the_limit_are_scaled_down_to_it():
 
     loop, norms = small_loop(parts={"loss": steep}), []
     step = loop._scaler.step
-    loop._scaler.step = lambda optimizer: (
-        norms.append(torch.stack([p.grad.norm() for p in loop._parameters]).norm().item()),
-        step(optimizer),
-    )
+    loop._scaler.step = lambda optimizer: (norms.append(torch.stack([p.grad.norm() for p in loop._parameters]).norm().item()), step(optimizer))
     loop.advance(0.0)
     status = loop.look(loop.progress)
     assert status.gradient_norm > 1000  # what is told is the norm before
@@ -149,9 +144,7 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_of_its_step(precision):
     loop = small_loop(parts={"loss": _nan_from(step=1)}, precision=precision)
     for _ in range(4):  # nobody looks before the window is full
         loop.advance(loop.progress)
-    with pytest.raises(
-        NonFiniteLoss, match=r"step 2: expected finite losses, got loss nan, box nan.*samples were sample 2, sample 3;"
-    ) as error:
+    with pytest.raises(NonFiniteLoss, match=r"step 2: expected finite losses, got loss nan, box nan.*samples were sample 2, sample 3;") as error:
         loop.look(loop.progress)
     assert "\n" not in str(error.value)
 
