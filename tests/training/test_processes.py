@@ -10,7 +10,7 @@ from perception.core.errors import UsageError
 from perception.detection.pillar_readers import WeightedNorm
 from perception.training.processes import Processes
 from perception.training.sync_norm import SyncNorm
-from tests.training.two_processes import STEPS, curve
+from tests.training.two_processes import CURVES, STEPS, curve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,29 +32,30 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("kind", ["plain", "accumulated"])
+@pytest.mark.parametrize("kind", CURVES)
 def test_two_processes_have_the_losses_of_one_with_the_same_batch(ranks, kind):
-    one = curve(Processes(), **({"accumulate": 2} if kind == "accumulated" else {}))
-    found = ranks[0][kind]
-    assert found["norms"][0] == pytest.approx(one["norms"][0], rel=1e-5)
-    for name in one["losses"][0]:
-        # Sums in another order differ in the last digits, and AdamW makes more of them each step.
-        for step, (ours, expected) in enumerate(zip(found["losses"], one["losses"], strict=True)):
-            assert ours[name] == pytest.approx(expected[name], rel=1e-5 if step == 0 else 2e-4 if step < 4 else 1e-2), (name, step)
+    one, found = curve(Processes(), **CURVES[kind]), ranks[0][kind]
+    # In float32 sums in another order differ in the fifth digit, and AdamW, which divides by the size of a gradient, makes more of it.
+    # What is told of losses is float32.
+    first, last, rounding = (1e-4, 5e-2, 0) if kind == "published" else (1e-12, 1e-8, 2e-7)
     assert len(one["losses"]) == STEPS
     assert one["losses"][-1]["loss"] < one["losses"][0]["loss"]
+    assert found["norms"][0] == pytest.approx(one["norms"][0], rel=first)
+    assert found["norms"] == pytest.approx(one["norms"], rel=last)
+    for step, (ours, expected) in enumerate(zip(found["losses"], one["losses"], strict=True)):
+        assert ours == pytest.approx(expected, rel=max(last if step else first, rounding)), step
     assert found["samples"] == one["samples"]
     for name, tensor in found["weights"].items():
-        if "running" in name:  # also the statistics of normalisations, over rows of unequal number
-            assert torch.allclose(tensor, one["weights"][name], rtol=2e-2, atol=2e-3), name
+        if kind != "published":  # statistics of normalisations too, over rows of unequal number
+            assert torch.allclose(tensor, one["weights"][name], rtol=1e-6, atol=1e-6), name
 
 
 def test_processes_end_with_the_same_weights(ranks):
     for key in ("weights", "mean"):
-        first, second = (found["plain"][key] for found in ranks)
+        first, second = (found["published"][key] for found in ranks)
         assert all(torch.equal(first[name], second[name]) for name in first)
-    assert ranks[0]["plain"]["losses"] == ranks[1]["plain"]["losses"]
-    assert ranks[0]["plain"]["random"] == 2
+    assert ranks[0]["published"]["losses"] == ranks[1]["published"]["losses"]
+    assert ranks[0]["published"]["random"] == 2
 
 
 def test_a_loss_that_is_no_number_in_one_process_stops_all(ranks):

@@ -13,14 +13,15 @@ from perception.training.targets import make_targets
 from perception.training.train import _loss_of
 from tests.training.small import small_detector, small_loop, square_loss
 
-STEPS = 6
+STEPS = 4
+CURVES = {"published": {}, "exact": {"exact": True}, "accumulated": {"exact": True, "accumulate": 2}}
 
 
-def curve(processes: Processes, **settings) -> dict:
-    """Losses, gradient norms and last weights of a training with published losses and a batch of 4."""
-    loss = LossSettings()
-    parts = {"targets": lambda samples: make_targets(samples, small_detector(), loss), "loss": _loss_of(loss)}
-    loop = small_loop(processes, parts=parts, batch_size=4, steps=STEPS, log_every=1, **settings)
+def curve(processes: Processes, *, exact: bool = False, **settings) -> dict:
+    """Losses, gradient norms and last weights of a training with a batch of 4: with the published losses, or (exact) all in float64."""
+    loss, detector = LossSettings(), small_detector()
+    parts = {} if exact else {"targets": lambda samples: make_targets(samples, detector, loss), "loss": _loss_of(loss)}
+    loop = small_loop(processes, parts=parts, double=exact, batch_size=4, steps=STEPS, log_every=1, **settings)
     looks = []
     while (progress := loop.progress) < 1:
         loop.advance(progress)
@@ -59,7 +60,7 @@ def failure(processes: Processes) -> str:
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     processes = Processes("cpu")
-    found = {"plain": curve(processes), "accumulated": curve(processes, accumulate=2), "failure": failure(processes)}
+    found = {name: curve(processes, **options) for name, options in CURVES.items()} | {"failure": failure(processes)}
     found["texts"] = processes.gather_texts([f"rank {processes.rank}"])
     found["of first"] = processes.of_first(float(processes.rank + 7))
     torch.save(found, out / f"rank{processes.rank}.pt")
