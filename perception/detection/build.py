@@ -4,6 +4,7 @@ import math
 
 from perception.detection.center_point import CenterPoint
 from perception.detection.config import (
+    IOU_ALPHA,
     CenterPointSettings,
     DynamicMeanReaderSettings,
     DynamicPillarReaderSettings,
@@ -45,6 +46,7 @@ def build_network(settings: CenterPointSettings, *, backend: str = "native") -> 
         shared_channels=head.shared_channels,
         branch_channels=head.branch_channels,
         velocity=head.velocity,
+        iou=head.iou,
         deformable=None if head.deformable is None else head.deformable.model_dump(),
     )
     return CenterPoint(reader, encoder, neck, center_head, _second_stage(settings, neck))
@@ -58,7 +60,8 @@ def build_decoder(settings: CenterPointSettings) -> Decoder:
     else:
         nms = CircleNms(decode.nms.squared_radius, decode.nms.max_out)
     classes = tuple(len(task) for task in settings.head.tasks)
-    return Decoder(grid_of(settings), classes, nms, decode.score_threshold, decode.center_lower, decode.center_upper)
+    alpha = tuple(decode.iou_alpha.get(name, IOU_ALPHA) for task in settings.head.tasks for name in task if settings.head.iou)
+    return Decoder(grid_of(settings), classes, nms, decode.score_threshold, decode.center_lower, decode.center_upper, alpha)
 
 
 def grid_of(settings: CenterPointSettings) -> BevGrid:

@@ -12,6 +12,7 @@ Metres = Annotated[float, Field(gt=0, le=1e4)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Triple = tuple[Finite, Finite, Finite]
+IOU_ALPHA = 0.5  # of classes that `decode.iou_alpha` does not name
 
 
 class GridSettings(BaseModel, frozen=True, extra="forbid"):
@@ -145,6 +146,7 @@ class HeadSettings(BaseModel, frozen=True, extra="forbid"):
     shared_channels: Channels = 64
     branch_channels: Channels = 64
     velocity: bool = True
+    iou: bool = Field(False, description="a branch that says how well the box fits; it corrects the score, see decode.iou_alpha")
     deformable: DeformableSettings | None = None
 
     @model_validator(mode="after")
@@ -192,6 +194,9 @@ class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     nms: Annotated[
         Annotated[RotatedNmsSettings, Tag("rotated")] | Annotated[CircleNmsSettings, Tag("circle")], Discriminator(lambda v: _name(v))
     ]
+    iou_alpha: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {}, description=f"with head.iou, by class, {IOU_ALPHA} where it is not named: a score becomes score^(1 - alpha) * IoU^alpha"
+    )
     double_flip: bool = Field(False, description="detect in four mirrored views and average the maps: better and four times slower")
 
 
@@ -260,6 +265,11 @@ class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"points: expected nuscenes with the reader pillar_summary, which looks at intensity and age, got {self.points}"
             )
+        names = [name for task in self.head.tasks for name in task]
+        if unknown := [name for name in self.decode.iou_alpha if name not in names]:
+            raise ValueError(f"decode.iou_alpha: expected classes of head.tasks, {', '.join(names)}, got {', '.join(unknown)}")
+        if self.decode.iou_alpha and not self.head.iou:
+            raise ValueError("decode.iou_alpha: expected head.iou: true beside it, got false: without that branch it does nothing")
         nms = self.decode.nms
         if isinstance(nms, CircleNmsSettings) and len(nms.squared_radius) != len(self.head.tasks):
             raise ValueError(f"decode.nms.squared_radius: expected one a task, {len(self.head.tasks)}, got {len(nms.squared_radius)}")

@@ -15,6 +15,8 @@ from cuda_ops import nms_bev, nms_circle
 from perception.detection.grid import BevGrid
 from perception.detection.head import HeadMaps
 
+_COLUMNS = 9  # of a box
+
 
 class Boxes(NamedTuple):
     """Boxes of one sample: rows (N, 9) float32, scores (N,) float32, labels (N,) int64; tasks in order, in each the best first."""
@@ -63,6 +65,8 @@ class Decoder:
     num_classes      per task; labels count through all tasks
     score_threshold  a cell is a candidate when its score is above it
     center_lower, center_upper  metres, x y z: limits of the middle of a box, borders included
+    iou_alpha        per label, 0..1, or nothing: where the head predicts the IoU, the score of a candidate becomes
+                     score^(1 - alpha) * IoU^alpha before suppression. Source: CIA-SSD, AFDetV2
     """
 
     grid: BevGrid
@@ -71,18 +75,21 @@ class Decoder:
     score_threshold: float
     center_lower: tuple[float, float, float]
     center_upper: tuple[float, float, float]
+    iou_alpha: tuple[float, ...] = ()
 
     def from_maps(self, maps: HeadMaps) -> list[Boxes]:
         """One `Boxes` a sample, of maps that are there for all cells."""
-        scores = [task.heatmap.float().sigmoid() for task in maps.tasks]
+        scores, stacked = [task.heatmap.float().sigmoid() for task in maps.tasks], [task.stacked for task in maps.tasks]
 
         def rows(task: int, sample: int, cells: Tensor) -> Tensor:
-            return decoded(maps.tasks[task].boxes[sample].flatten(1)[:, cells].t(), cells, maps.shared.shape[3], self.grid)
+            branches = stacked[task][sample].flatten(1)[:, cells].t()
+            return decoded(branches, cells, maps.shared.shape[3], self.grid, has_iou=maps.tasks[task].iou is not None)
 
         return self.from_scores(scores, rows)
 
     def from_scores(self, scores: Sequence[Tensor], rows: Callable[[int, int, Tensor], Tensor]) -> list[Boxes]:
-        """scores: per task (B, classes, H, W); rows(task, sample, cells (N,)) gives the boxes (N, 9) of cells y * W + x.
+        """scores: per task (B, classes, H, W); rows(task, sample, cells (N,)) gives the boxes (N, 9) of cells y * W + x,
+        or (N, 10) with the predicted IoU behind them.
 
         It is asked for candidates only.
         """
@@ -99,6 +106,9 @@ class Decoder:
         cells = cells[best[cells].argsort(descending=True, stable=True)]  # (N,)
         rows, cells = self._rows(cells, rows_at)
         score = best[cells]
+        if self.iou_alpha and rows.shape[1] > _COLUMNS:
+            score = self._rescored(score, rows[:, _COLUMNS], label[cells] + sum(self.num_classes[:task]))
+            rows = rows[:, :_COLUMNS]
         keep = self.nms(rows, score, task)
         return Boxes(rows[keep], score[keep], label[cells[keep]] + sum(self.num_classes[:task]))
 
@@ -119,15 +129,29 @@ class Decoder:
                 break
         return torch.cat(found)[:most], torch.cat(places)[:most]
 
+    def _rescored(self, score: Tensor, iou: Tensor, label: Tensor) -> Tensor:
+        alpha = score.new_tensor(self.iou_alpha)[label]
+        return score ** (1 - alpha) * iou**alpha
+
     def _is_inside(self, rows: Tensor) -> Tensor:
         lower, upper = rows.new_tensor(self.center_lower), rows.new_tensor(self.center_upper)
         return ((rows[:, :3] >= lower) & (rows[:, :3] <= upper)).all(dim=1)
 
 
-def decoded(branches: Tensor, cells: Tensor, width: int, grid: BevGrid) -> Tensor:
-    """Rows (N, 9) of the stacked branches (N, 8 or 10) at cells (N,) = y * width + x. Without a velocity branch it is 0."""
+def decoded(branches: Tensor, cells: Tensor, width: int, grid: BevGrid, *, has_iou: bool = False) -> Tensor:
+    """Rows (N, 9) of the stacked branches (N, 8 or 10) at cells (N,) = y * width + x. Without a velocity branch it is 0.
+
+    has_iou: the last of the branches, then one more, is that of the IoU; rows are (N, 10), the IoU behind the box.
+    """
     branches = branches.float()
-    return boxes_of(branches[:, :3], branches[:, 3:6].exp(), branches[:, 6:8], branches[:, 8:10], cells, width, grid)
+    branches, iou = (branches[:, :-1], branches[:, -1:]) if has_iou else (branches, None)
+    rows = boxes_of(branches[:, :3], branches[:, 3:6].exp(), branches[:, 6:8], branches[:, 8:], cells, width, grid)
+    return rows if iou is None else with_iou(rows, iou)
+
+
+def with_iou(rows: Tensor, branch: Tensor) -> Tensor:
+    """(N, 10): rows (N, 9) and behind them the IoU, 0..1, of its branch (N, 1), which says 2 * IoU - 1."""
+    return torch.cat([rows, (branch / 2 + 0.5).clamp(0, 1)], dim=1)
 
 
 def boxes_of(offset_height: Tensor, size: Tensor, heading: Tensor, velocity: Tensor, cells: Tensor, width: int, grid: BevGrid) -> Tensor:

@@ -84,7 +84,8 @@ class InferenceNetwork:
         with clock.stage("boxes"):
 
             def rows(task: int, sample: int, cells: Tensor) -> Tensor:
-                return decoded(self.lazy_head.branches(shared, task, sample, cells), cells, shared.shape[3], self.decoder.grid)
+                branches = self.lazy_head.branches(shared, task, sample, cells)
+                return decoded(branches, cells, shared.shape[3], self.decoder.grid, has_iou=self.lazy_head.has_iou)
 
             return self.decoder.from_scores([task.float().sigmoid() for task in logits], rows), shared
 

@@ -20,14 +20,14 @@ class LazyHead(nn.Module):
 
     def __init__(self, head: CenterHead) -> None:
         super().__init__()
-        self.shared, self.num_classes = head.shared, head.num_classes
+        self.shared, self.num_classes, self.has_iou = head.shared, head.num_classes, head.has_iou
         tasks: list[nn.ModuleDict] = list(head.tasks)  # type: ignore[arg-type]
         self.adapt: Any = head.adapt
         hidden, out = _stacked([task["heatmap"] for task in tasks])
         # With deformable convolutions in front, each task reads a map of its own.
         self.heat_hidden, self.heat_out = _plain_conv(*hidden, groups=1 if self.adapt is None else len(tasks)), _plain_conv(*out)
         for number, task in enumerate(tasks):
-            hidden, out = _stacked([task[name] for name in head.branches])
+            hidden, out = _stacked([task[name] for name in (*head.branches, *(("iou",) if head.has_iou else ()))])
             for name, (weight, bias) in (("hidden", hidden), ("out", out)):
                 # As a sparse convolution over the cells of the map: (C_out, 1, 3, 3, C_in)
                 self.register_buffer(f"{name}_weight_{number}", weight.permute(0, 2, 3, 1)[:, None].contiguous())
@@ -44,7 +44,7 @@ class LazyHead(nn.Module):
         return shared, logits.split(self.num_classes, dim=1)
 
     def branches(self, shared: Tensor, task: int, sample: int, cells: Tensor) -> Tensor:
-        """The stacked branches (N, 8 or 10) of a task at cells (N,) = y * W + x of a sample."""
+        """The stacked branches (N, 8 to 11; see `TaskMaps.stacked`) of a task at cells (N,) = y * W + x of a sample."""
         channels, height, width = shared.shape[1:]
         rows = shared[sample].permute(1, 2, 0).reshape(height * width, channels)  # a view where channels lie side by side
         hidden_cells, table = _needed(_neighbours(cells, height, width))

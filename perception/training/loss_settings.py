@@ -2,9 +2,31 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e4)]
+
+
+class SecondStageLossSettings(BaseModel, frozen=True, extra="forbid"):
+    """Boxes of the first stage that the second one learns from. Defaults are those of the published nuScenes model."""
+
+    boxes: Annotated[int, Field(ge=2, le=10_000)] = Field(default=128, description="of a sample")
+    foreground: Share = Field(default=0.5, description="most of these that overlap an object by foreground_iou")
+    hard: Share = Field(default=0.8, description="most of the others that overlap one at all, by hard_iou")
+    foreground_iou: Share = Field(
+        default=0.55, description="IoU from which a box is drawn as foreground, and above which its borders learn"
+    )
+    hard_iou: Share = Field(default=0.1, description="IoU from which other boxes are hard ones")
+    score_iou: tuple[Share, Share] = Field(
+        default=(0.25, 0.75), description="IoU up to which the score should be 0, from which 1; a line between"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SecondStageLossSettings":
+        if self.score_iou[0] >= self.score_iou[1]:
+            raise ValueError(f"score_iou: expected two rising numbers, got {self.score_iou[0]:g} and {self.score_iou[1]:g}")
+        return self
 
 
 class LossSettings(BaseModel, frozen=True, extra="forbid"):
@@ -29,3 +51,4 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     )
     iou_weight: Weight = Field(default=1.0, description="of the branch that predicts the IoU, where the head has it")
     second_stage_weight: Weight = Field(default=1.0, description="of the second stage, where the network has it")
+    second_stage: SecondStageLossSettings = Field(default_factory=SecondStageLossSettings, description="what that learns from")

@@ -1,4 +1,7 @@
-"""Losses of a CenterPoint head: focal loss of the heat maps, absolute differences of the boxes. Source: det3d, `centernet_loss.py`."""
+"""Losses of a CenterPoint head: focal loss of the heat maps, absolute differences of the boxes and of the IoU that the head predicts.
+
+Sources: det3d, `centernet_loss.py`; for the IoU CIA-SSD and AFDetV2.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,17 +11,18 @@ from torch import Tensor
 
 from perception.detection.head import BRANCHES, HeadMaps, TaskMaps
 from perception.training.loss_settings import LossSettings
+from perception.training.paired_iou import paired_iou_3d
 from perception.training.targets import TaskTargets
 
 _LEAST_SCORE = 1e-4  # scores are cut to [1e-4, 1 - 1e-4]; beyond, a logit has no gradient
-_VELOCITY = slice(8, 10)  # columns of a box's values
 
 
 class TaskLoss(NamedTuple):
-    """Losses of one task. heatmap () of the heat map, boxes (8 or 10,) of each number of the boxes, not weighted."""
+    """Losses of one task, not weighted: () of the heat map, (8 or 10,) of each number of the boxes, () of the IoU or None."""
 
     heatmap: Tensor
     boxes: Tensor
+    iou: Tensor | None
 
 
 class Losses(NamedTuple):
@@ -51,6 +55,8 @@ def center_loss(
             weight = settings.box_weight * (settings.velocity_weight if name == "velocity" else 1.0)
             parts[name] = weight * boxes[column : column + channels].sum()
         column += channels
+    if ious := [task.iou for task in found if task.iou is not None]:
+        parts["iou"] = settings.iou_weight * torch.stack(ious).sum()
     total = torch.stack(list(parts.values())).sum()
     return Losses(total, {name: part.detach() for name, part in parts.items()})
 
@@ -66,7 +72,8 @@ def task_loss(maps: TaskMaps, targets: TaskTargets, settings: LossSettings, coun
     logits = maps.heatmap.float().flatten(2)  # (B, C, H * W)
     heatmap = _focal_loss(logits, logits[sample, targets.cat, targets.index], targets, count)
     boxes = maps.boxes.flatten(2)[sample, :, targets.index].float()  # (B, K, 8 or 10)
-    return TaskLoss(heatmap, _box_loss(boxes, targets, settings, count))
+    iou = None if maps.iou is None else _iou_loss(maps.iou.flatten(1)[sample, targets.index].float(), boxes.detach(), targets, count)
+    return TaskLoss(heatmap, _box_loss(boxes, targets, settings, count), iou)
 
 
 def _focal_loss(logits: Tensor, at_objects: Tensor, targets: TaskTargets, count: Tensor) -> Tensor:
@@ -88,6 +95,20 @@ def _box_loss(boxes: Tensor, targets: TaskTargets, settings: LossSettings, count
         values = values.nan_to_num(nan=0.0)
     difference = torch.where(mask & ~values.isnan(), (boxes - values.nan_to_num(nan=0.0)).abs(), 0)
     return difference.sum(dim=(0, 1)) / (count + 1e-4)
+
+
+def _iou_loss(predicted: Tensor, boxes: Tensor, targets: TaskTargets, count: Tensor) -> Tensor:
+    """() mean absolute difference of the head's word (B, K) and 2 * IoU - 1 of its boxes (B, K, 8 or 10) with the objects."""
+    iou = paired_iou_3d(_upright(boxes, targets.cell_size), _upright(targets.values, targets.cell_size)).view_as(predicted)
+    difference = (predicted - (2 * iou - 1).float()).abs()
+    return torch.where(targets.mask, difference, 0).sum() / (count + 1e-4)
+
+
+def _upright(values: Tensor, cell_size: tuple[float, float]) -> Tensor:
+    """values (B, K, 8 or 10) as boxes (B * K, 7) x, y, z, width, length, height, angle of the width, from the corner of their cells."""
+    offset_x, offset_y, z, log_w, log_l, log_h, sine, cosine = values.double().flatten(0, 1)[:, :8].unbind(dim=1)
+    x, y, angle = offset_x * cell_size[0], offset_y * cell_size[1], -torch.atan2(sine, cosine)  # det3d's yaw is clockwise
+    return torch.stack([x, y, z, log_w.exp(), log_l.exp(), log_h.exp(), angle], dim=1)
 
 
 def _score(logits: Tensor) -> Tensor:

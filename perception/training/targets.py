@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from perception.core.errors import UsageError, nearest_hint
 from perception.detection.build import grid_of
 from perception.detection.config import CenterPointSettings
 from perception.detection.grid import BevGrid
@@ -57,8 +58,10 @@ def make_targets(samples: Sequence[Sample], settings: CenterPointSettings, loss:
     excepted) that is not finite or a size that is not above 0. Boxes above or below the grid are objects like others.
     An object with fewer than loss.min_points returns, and one that is beyond the loss.max_objects nearest, has heat but no slot: it is no
     positive, and a prediction there costs as little as it would beside a positive.
+    Raises UsageError for loss.class_weights of a class that the network lacks.
     """
     loss = loss or LossSettings()
+    _expect_classes(loss, settings)
     grid, counts = grid_of(settings), [len(task) for task in settings.head.tasks]
     boxes = pad_sequence([sample.boxes for sample in samples], batch_first=True)  # (B, M, 9)
     label = pad_sequence([sample.labels for sample in samples], batch_first=True, padding_value=-1)  # (B, M)
@@ -90,6 +93,13 @@ def make_targets(samples: Sequence[Sample], settings: CenterPointSettings, loss:
         targets.append(TaskTargets(heatmap, cells, mask, cat, rows, weights, grid.cell_size))
         first += count
     return targets
+
+
+def _expect_classes(loss: LossSettings, settings: CenterPointSettings) -> None:
+    names = [name for task in settings.head.tasks for name in task]
+    for name in loss.class_weights:
+        if name not in names:
+            raise UsageError(f"loss.class_weights: {name}: expected one of {', '.join(names)}{nearest_hint(name, names)}")
 
 
 def _cells_and_values(boxes: Tensor, grid: BevGrid) -> tuple[Tensor, Tensor, Tensor]:

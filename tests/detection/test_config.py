@@ -107,6 +107,8 @@ def test_a_file_is_read_and_its_faults_are_named(tmp_path):
         ({"head": {"deformable": {"offset_groups": 3}}}, "deformable.offset_groups: expected a divisor of shared_channels, 8, got 3"),
         ({"encoder_channels": [1, 2, 3, 4]}, "expected no encoder_channels with pillars"),
         ({"decode": {"nms": {"name": "circle", "squared_radius": [1.0]}}}, "expected one a task, 3, got 1"),
+        ({"decode": {"iou_alpha": {"bus": 0.5}}, "head": {"iou": True}}, "iou_alpha: expected classes of head.tasks, car, .*, got bus"),
+        ({"decode": {"iou_alpha": {"car": 0.5}}}, "iou_alpha: expected head.iou: true beside it"),
     ],
 )
 def test_relations_between_settings_are_checked(change, message):

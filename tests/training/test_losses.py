@@ -156,6 +156,44 @@ def test_shares_of_a_larger_batch_add_up():
     assert sum(share.item() for share in shares) == pytest.approx(total.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("moved", "iou"),
+    [
+        pytest.param({}, 1, id="the box is right"),
+        pytest.param({5: math.log(3.0)}, 1 / 2, id="twice as high: half of it is shared"),
+        pytest.param({0: 0.25 + 1 / 0.8}, 1 / 3, id="a metre to the right: half the width"),
+        pytest.param({1: 0.5 - 2 / 0.8}, 1 / 3, id="two metres back: half the length"),
+        pytest.param({6: 1.0, 7: 0.0}, 1 / 3, id="turned by 90 degrees: 4 of 12 square metres"),
+        pytest.param({2: 9.0}, 0, id="above"),
+    ],
+)
+def test_the_head_is_asked_how_well_its_box_fits(moved, iou):
+    targets = make_targets([sample((CAR, box(1.0, -2.0, size=(2, 4, 1.5))))], SETTINGS)
+    maps = maps_of()
+    with torch.no_grad():
+        maps.tasks[0].boxes[0, :, 13, 17] = targets[0].values[0, 0]
+        for column, value in moved.items():
+            maps.tasks[0].boxes[0, column, 13, 17] = value
+    word = torch.full((1, 1, SIDE, SIDE), 0.25, requires_grad=True)
+    asked = HeadMaps(maps.shared, tuple(task._replace(iou=word) for task in maps.tasks))
+    losses = center_loss(asked, targets, LossSettings(box_weight=0.0, iou_weight=2.0))
+    assert losses.parts["iou"].item() == pytest.approx(2 * abs(0.25 - (2 * iou - 1)), rel=2e-4)
+    losses.total.backward()
+    assert word.grad is not None
+    assert word.grad.nonzero().tolist() == [[0, 0, 13, 17]]
+    assert not maps.tasks[0].boxes.grad.any()  # type: ignore[union-attr]  boxes are not bent to fit what is said of them
+
+
+def test_a_box_moved_along_its_length_shares_a_third():
+    targets = make_targets([sample((CAR, box(1.0, -2.0, size=(2, 4, 1.5), r=math.pi / 4)))], SETTINGS)
+    maps = maps_of()
+    with torch.no_grad():
+        maps.tasks[0].boxes[0, :, 13, 17] = targets[0].values[0, 0]
+        maps.tasks[0].boxes[0, :2, 13, 17] += math.sqrt(2) / 0.8  # 2 m along x = y, where det3d's length points for r = pi / 4
+    asked = HeadMaps(maps.shared, tuple(task._replace(iou=torch.zeros(1, 1, SIDE, SIDE)) for task in maps.tasks))
+    assert center_loss(asked, targets).parts["iou"].item() == pytest.approx(1 / 3, rel=2e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(dtype):
     maps, targets = random_maps(2), make_targets([random_sample(0), random_sample(1)], SETTINGS)

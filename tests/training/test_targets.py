@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from perception.core.errors import UsageError
 from perception.detection.build import grid_of
 from perception.detection.decode import decoded
 from perception.training.loss_settings import LossSettings
@@ -139,6 +140,11 @@ def test_samples_without_boxes():
 def test_weights_of_classes_are_told_by_name():
     tasks = make_targets([sample()], SETTINGS, LossSettings(class_weights={"construction_vehicle": 3.0}))
     assert [task.weights for task in tasks] == [(1.0,), (1.0, 3.0), (1.0,)]
+
+
+def test_a_weight_of_an_unknown_class_is_wrong_use():
+    with pytest.raises(UsageError, match=r"class_weights: pedstrian: expected one of car, .*did you mean 'pedestrian'"):
+        make_targets([sample()], SETTINGS, LossSettings(class_weights={"pedstrian": 3.0}))
 
 
 @pytest.mark.parametrize(
