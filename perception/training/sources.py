@@ -122,16 +122,14 @@ def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = F
     """A frame with truth as something to train on, in the network's frame; see `DriveFrames`.
 
     Objects get the number of returns of the key sweep in their boxes where the recording does not have it, or where only a part of the
-    cloud is used. Points with a number that is NaN or infinite are left out, as the detector does.
-    Raises DataError for a frame without truth.
+    cloud is used. Raises DataError for a frame without truth.
     """
     if record.truth is None:
         raise DataError(f"frame {record.token}: expected one with truth")
     points = accumulate_sweeps(record, sweeps).points
-    keep, ego = np.isfinite(points).all(axis=1), record.lidar_to_ego.apply(points[:, :3].astype(np.float64))
+    ego = record.lidar_to_ego.apply(points[:, :3].astype(np.float64))
     truth = record.truth.transformed(record.ego_to_global.inverse())
-    if record.labelled_view is not None:
-        keep &= record.labelled_view.contains(ego)
+    keep = np.ones(len(points), bool) if record.labelled_view is None else record.labelled_view.contains(ego)
     if truth.num_points is None or record.labelled_view is not None:
         is_key = np.arange(len(points)) < len(record.cloud)  # not by age: where the drive begins, the key sweep may come again
         truth = _counted(truth, ego[keep & is_key])

@@ -2,11 +2,13 @@
 
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from perception.core import NUSCENES_DETECTION, Boxes3D, DataError, Detections, Transform
-from perception.training.packed import PackedClip, pack
+from perception.training.packed import LabelledCloud, PackedClip, pack
 
 MOUNT = Transform.from_yaw(np.pi / 2, (1.0, 0.0, 2.0))  # x of the lidar points left
 
@@ -18,6 +20,31 @@ def numbered_clip(number: int) -> PackedClip:
     boxes = Boxes3D(np.array([[5.0, 0, 1]]), np.array([[4.0, 2, 1.5]]), np.zeros(1), np.zeros((1, 2)))
     truth = Detections(boxes, np.zeros(1, np.int64), np.ones(1), NUSCENES_DETECTION, num_points=np.array([number + 1]))
     return pack(f"clip {number}", points, MOUNT, truth)
+
+
+@dataclass(frozen=True)
+class NumberedSource:
+    """Samples that show their number, as clips or as clouds, or that cannot be read; `names` are the classes in each."""
+
+    count: int
+    kind: str
+    names: tuple[list[str], ...] = ()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __call__(self, index: int) -> PackedClip | LabelledCloud:
+        if self.kind == "broken":
+            raise OSError("broken")
+        clip = numbered_clip(index)
+        if self.kind == "clips":
+            return clip
+        points = np.zeros((index + 1, 5), np.float32)
+        points[:, 3] = index
+        return LabelledCloud(clip.token, points, clip.truth, MOUNT.translation)
+
+    def class_names(self) -> Iterator[list[str]]:
+        yield from self.names
 
 
 def streets(number: int) -> list[PackedClip]:

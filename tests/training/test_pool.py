@@ -58,7 +58,7 @@ def test_no_points_and_no_objects_make_an_empty_sample():
     sample = on_cpu(pack("none", np.zeros((0, 5), np.float32), MOUNT, Detections.empty(NUSCENES_DETECTION))).sample()
     assert sample.points.shape == (0, 5)
     assert sample.boxes.shape == (0, 9)
-    assert sample.token == "none"
+    assert sample.token == "none"  # noqa: S105
 
 
 def test_truth_follows_the_network():
