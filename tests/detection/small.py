@@ -42,7 +42,7 @@ def small_config(kind: str = "pillar", **decode: Any) -> DetectorConfig:
     }
     if kind == "summary":
         values |= {
-            "reader": {"name": "pillar_summary", "channels": 8, "directions": 10},
+            "reader": {"name": "pillar_summary", "channels": 8, "directions": 10, "bands": {"lower": 0, "upper": 2, "count": 4}},
             "encoder": {"name": "sparse_pillar", "channels": [8, 8], "layers": [1, 1]},
             "neck": {"name": "pyramid", "channels": [8, 12], "layers": [1, 1], "up_channels": [8, 8]},
         }

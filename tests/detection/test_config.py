@@ -122,6 +122,7 @@ def test_relations_between_settings_are_checked(change, message):
         ({"neck": {"channels": [], "layers": [], "up_channels": []}}, "expected one entry a stage in each list, at least one"),
         ({"encoder": {"layers": [1]}}, "expected one entry a stage"),
         ({"reader": {"directions": 7}}, "multiple of 2"),
+        ({"reader": {"bands": {"lower": 2, "upper": 1, "count": 3}}}, "upper: expected a height above lower, 2, got 1"),
         ({"points": "waymo"}, "expected nuscenes with the reader pillar_summary, .* got waymo"),
         ({"neck": {"name": "pyramids"}}, "pyramids"),
     ],

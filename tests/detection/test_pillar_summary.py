@@ -6,7 +6,7 @@ import torch
 
 from cuda_ops import Grid
 from perception.detection.fold import folded
-from perception.detection.pillar_summary import PillarSummaryReader
+from perception.detection.pillar_summary import HeightBands, PillarSummaryReader
 
 GRID = Grid((0, 0, -1), (4, 4, 3), (1, 1, 4))
 
@@ -28,7 +28,7 @@ def random_cloud(count: int, seed: int = 0) -> torch.Tensor:
 
 def reader(directions: int = 10, channels: int = 6) -> PillarSummaryReader:
     torch.manual_seed(0)
-    return PillarSummaryReader(GRID, channels, directions=directions)
+    return PillarSummaryReader(GRID, channels, directions=directions, bands=HeightBands(0.5, 2, 3))
 
 
 @torch.no_grad()
@@ -42,7 +42,9 @@ def test_statistics_of_a_pillar_by_hand():
     reach = [0, 0.5, 2, 255 / 64, 1, 0.5, 0.5, -1, 0, 0]
     # Means: x -0.25 half pillars, y 0, z 1.5, square root of 127.5 / 64, age half of a half second; then ln(3) / 4 and distance / 50.
     rest = [-0.25, 0, 1.5, math.sqrt(127.5 / 64), 0.5, math.log(3) / 4, math.hypot(2.5, 0.5) / 50]
-    torch.testing.assert_close(ours._features(voxels), points((*reach, *rest)), rtol=0, atol=1e-6)
+    # Bands from 0.5, 1 and 1.5 on: z = 1 is in the second, 2 in the third one, each ln(2) / 4.
+    bands = [0, math.log(2) / 4, math.log(2) / 4]
+    torch.testing.assert_close(ours._features(voxels), points((*reach, *rest[:5], *bands, *rest[5:])), rtol=0, atol=1e-6)
 
 
 def test_both_ways_to_the_reach_are_the_largest_product_of_each_pillar():
@@ -56,6 +58,8 @@ def test_both_ways_to_the_reach_are_the_largest_product_of_each_pillar():
         inside = cloud[(cloud[:, 0].floor() == x) & (cloud[:, 1].floor() == y) & (cloud[:, 2] >= -1) & (cloud[:, 2] < 3)]
         assert len(inside) == int(voxels.num_points[row])
         local = (inside - points((x + 0.5, y + 0.5, 0, 0, 0))) * points((2, 2, 1, 1 / 64, 2))
+        bands = np.histogram(inside[:, 2], [-np.inf, 1, 1.5, np.inf])[0]
+        np.testing.assert_allclose(plain[row, 29:32].detach(), np.log1p(bands) / 4, rtol=0, atol=1e-6)
         torch.testing.assert_close(plain[row, :24], (local @ ours.directions.T).amax(dim=0), rtol=0, atol=1e-5)
 
 
