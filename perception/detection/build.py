@@ -20,7 +20,7 @@ from perception.detection.grid import BevGrid, build_grid
 from perception.detection.head import CenterHead
 from perception.detection.neck import Neck
 from perception.detection.pillar_readers import DynamicPillarReader, PillarReader
-from perception.detection.pillar_summary import PillarSummaryReader
+from perception.detection.pillar_summary import HeightBands, PillarSummaryReader
 from perception.detection.pyramid import PyramidNeck
 from perception.detection.readers import DynamicMeanReader, MeanReader, Reader, VirtualMeanReader, VoxelLimit
 from perception.detection.second_stage import SecondStage
@@ -84,7 +84,8 @@ def _reader(settings: CenterPointSettings, grid: BevGrid) -> Reader:
     if isinstance(reader, DynamicPillarReaderSettings):
         return DynamicPillarReader(grid.voxels, reader.channels)
     if isinstance(reader, PillarSummaryReaderSettings):
-        return PillarSummaryReader(grid.voxels, reader.channels, directions=reader.directions)
+        bands = HeightBands(reader.bands.lower, reader.bands.upper, reader.bands.count)
+        return PillarSummaryReader(grid.voxels, reader.channels, directions=reader.directions, bands=bands)
     if isinstance(reader, MeanReaderSettings):
         return MeanReader(grid.voxels, _limit(reader.limit))
     columns = 16 if reader.virtual else 5

@@ -62,12 +62,27 @@ class DynamicPillarReaderSettings(BaseModel, frozen=True, extra="forbid"):
     channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=4)]
 
 
+class HeightBandsSettings(BaseModel, frozen=True, extra="forbid"):
+    """Bands of height in which the points of a pillar are counted: a stem below a crown is no person. Metres, the network's frame."""
+
+    lower: Finite
+    upper: Finite
+    count: Annotated[int, Field(ge=1, le=64)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "HeightBandsSettings":
+        if self.lower >= self.upper:
+            raise ValueError(f"upper: expected a height above lower, {self.lower:g}, got {self.upper:g}")
+        return self
+
+
 class PillarSummaryReaderSettings(BaseModel, frozen=True, extra="forbid"):
     """Statistics of all points of a pillar and how far they reach in learned directions, then one layer: cheap, see `pillar_summary`."""
 
     name: Literal["pillar_summary"]
     channels: Channels
-    directions: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = Field(24, description="an even number: pairs of opposites")
+    directions: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = Field(16, description="an even number: pairs of opposites")
+    bands: HeightBandsSettings
 
 
 ReaderSettings = (

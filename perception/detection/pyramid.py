@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from perception.detection.layers import ConvNormRelu
@@ -36,10 +37,15 @@ class PyramidNeck(nn.Module):
             scales.append(x)
             x = first(x)
             for layer in others:
-                x = x + layer(x)
+                x = _sum(layer(x), x)
         for scale, lateral, up in zip(reversed(scales), reversed(self.laterals), reversed(self.ups), strict=True):
-            x = up(x) + lateral(scale)
+            x = _sum(up(x), lateral(scale))
         return x
+
+
+def _sum(fresh: Tensor, other: Tensor) -> Tensor:
+    """Of a ReLU's output, which training needs as it is and nobody else does, and another map."""
+    return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
 
 
 def _stage(c_in: int, c_out: int, count: int) -> nn.Sequential:

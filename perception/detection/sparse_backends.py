@@ -41,15 +41,13 @@ class NativeBackend:
             if ("transposed", kernel) not in x.tables:
                 x.tables["transposed", kernel] = table.flip(1).contiguous()  # the neighbour's neighbour on the other side
             transposed = x.tables["transposed", kernel]
-        features, residual = _like(x.features, weight), None if residual is None else _like(residual, weight)
-        return sparse_conv(features, weight, table, bias=bias, residual=residual, relu=relu, transposed=transposed)
+        return sparse_conv(x.features, weight, table, bias=bias, residual=residual, relu=relu, transposed=transposed)
 
     def strided(
         self, x: "SparseTensor", weight: Tensor, bias: Tensor | None, stride: Three, padding: Three, residual: Tensor | None, relu: bool
     ) -> tuple[Tensor, Tensor, Three]:
         found = sparse_indices(x.coords, x.shape, _kernel(weight), stride, padding, batch_size=x.batch_size)
-        residual = None if residual is None else _like(residual, weight)
-        features = sparse_conv(_like(x.features, weight), weight, found.table, bias=bias, residual=residual, relu=relu)
+        features = sparse_conv(x.features, weight, found.table, bias=bias, residual=residual, relu=relu)
         return features, found.coords, found.shape
 
 
@@ -122,11 +120,6 @@ def backend_of(x: "SparseTensor") -> Backend:
         return BACKENDS[x.backend]
     except KeyError:
         raise UsageError(f"sparse backend: expected one of {', '.join(BACKENDS)}, got {x.backend!r}") from None
-
-
-def _like(features: Tensor, weight: Tensor) -> Tensor:
-    """Features in the dtype of the weights: under autocast, which does not know our operators, a layer before may have given others."""
-    return features.to(weight.dtype)
 
 
 def _kernel(weight: Tensor) -> Three:

@@ -1,7 +1,7 @@
 """From pillars to a bird's-eye map by sparse 2D convolutions: fine pillars cost nothing where there are none.
 
-Sources: PillarNet and PillarNeXt (sparse 2D networks on pillars in front of a dense neck); the layers are those of `perception.detection.sparse`
-on a grid of one layer.
+Sources: PillarNet and PillarNeXt (sparse 2D networks on pillars in front of a dense neck). The layers are those of
+`perception.detection.sparse` on a grid of one layer.
 """
 
 from collections.abc import Sequence

@@ -19,6 +19,7 @@ Metres = Annotated[float, Field(ge=0, le=1000)]
 Factor = Annotated[float, Field(ge=0.1, le=10)]
 Factors = Annotated[tuple[Factor, Factor], AfterValidator(_in_order)]
 Spacing = Annotated[float, Field(ge=1e-3, le=0.2)]
+Angle = Annotated[float, Field(ge=0, le=np.pi)]
 Every = Annotated[int, Field(ge=1, le=16)]
 NumSweeps = Annotated[int, Field(ge=1, le=100)]
 
@@ -50,21 +51,22 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class BeamSettings(BaseModel, frozen=True, extra="forbid"):
-    """Whole beams lost, as of a lidar with fewer or irregular ones; half of the changed samples each way.
+    """Whole beams lost, as of a lidar with fewer or irregular ones.
 
     Beams are bins of elevation seen from where the lidar is at the key sweep; older sweeps are binned from there too.
     """
 
     chance: Share = Field(description="share of the samples that are changed")
+    regular: Share = Field(0.5, description="share of these that keep one beam in so many; the others lose beams at random")
     spacing: Annotated[tuple[Spacing, Spacing], AfterValidator(_in_order)] = Field(
         (0.007, 0.0233), description="radians from beam to beam; 64 beams of KITTI's lidar 0.007, 32 of nuScenes' 0.0233"
     )
-    keep_every: Annotated[tuple[Every, Every], AfterValidator(_in_order)] = Field((2, 3), description="one beam in so many is kept")
-    lost: Shares = Field((0.1, 0.5), description="or this share of the beams is lost, at random")
+    keep_every: Annotated[tuple[Every, Every], AfterValidator(_in_order)] = Field((2, 3), description="one beam in so many")
+    lost: Shares = Field((0.1, 0.5), description="share of the beams that is lost at random")
 
 
 class PointDropSettings(BaseModel, frozen=True, extra="forbid"):
-    """Single points lost, farther ones more: the share grows evenly from the lidar to `far` metres."""
+    """Single points lost, farther ones more: the share changes evenly from the lidar to `distance` metres."""
 
     chance: Share = Field(description="share of the samples that are changed")
     near: Shares = Field((0.0, 0.3), description="share lost at the lidar, drawn for each sample")
@@ -76,7 +78,7 @@ class SectorSettings(BaseModel, frozen=True, extra="forbid"):
     """A sector that something next to the lidar hides."""
 
     chance: Share = Field(description="share of the samples that are changed")
-    width: Annotated[float, Field(gt=0, lt=np.pi)] = Field(0.5, description="radians, the widest")
+    width: Annotated[tuple[Angle, Angle], AfterValidator(_in_order)] = Field((0.1, 0.5), description="radians")
     distance: Annotated[tuple[Metres, Metres], AfterValidator(_in_order)] = Field(
         (2.0, 20.0), description="metres from the lidar from which on points are lost"
     )
@@ -96,7 +98,7 @@ class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     bank: BankSettings | None = None
     flip_x: Share = Field(0.0, description="chance of x -> -x")
     flip_y: Share = Field(0.0, description="chance of y -> -y")
-    rotation: Annotated[float, Field(ge=0, le=np.pi)] = Field(0.0, description="about z, up to so far either way")
+    rotation: Angle = Field(0.0, description="about z, up to so far either way")
     scale: Factors = Field((1.0, 1.0), description="of points, boxes and velocities")
     translation: tuple[Metres, Metres, Metres] = Field((0.0, 0.0, 0.0), description="standard deviations of shifts along x, y, z")
     height: Metres = Field(0.0, description="shift along z, up to so far either way: a lidar mounted higher or lower, an uneven road")

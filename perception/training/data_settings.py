@@ -49,7 +49,7 @@ class SimulationSettings(BaseModel, frozen=True, extra="forbid"):
     warm_up: Annotated[int, Field(ge=1)] = Field(100, description="clips before the first batch")
     fresh_per_step: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         1.0,
-        description="new clips a batch, the same in every run; auto: those that have arrived, which never waits but differs from run to run",
+        description="new clips a batch, the same in every run; auto: what has arrived, which never waits and differs from run to run",
     )
 
     @field_validator("lidars")

@@ -26,9 +26,9 @@ class Ema:
     def update(self, step: int) -> None:
         """Take in the network's weights after step number `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._means, self._weights, 1 - decay)
+        torch._foreach_lerp_(self._means, self._weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         if self._counters:
-            torch._foreach_copy_(self._copies, self._counters)
+            torch._foreach_copy_(self._copies, self._counters)  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, Tensor]:
         """By the names of the network's state dict; the tensors themselves."""

@@ -1,14 +1,17 @@
 """Batches of samples that are there: recordings and folders of clips, shuffled anew in each epoch."""
 
+from collections.abc import Hashable
 from functools import lru_cache
 
 import numpy as np
 import torch
 
 from perception.core.classes import ClassSet
+from perception.core.errors import UsageError
 from perception.training.packed import LabelledCloud, PackedClip
 from perception.training.plan import Plan
 from perception.training.pool import placed, pooled
+from perception.training.resample import class_balanced
 from perception.training.sample import Sample, sample_of
 from perception.training.sources import Source
 from perception.training.workers import Workers
@@ -66,3 +69,18 @@ class EpochFeed:
 
     def _shuffled(self, epoch: int, again: int) -> np.ndarray:
         return np.random.default_rng([self._plan.seed, epoch, again]).permutation(len(self._order))
+
+
+def balanced_order(source: Source, classes: ClassSet, seed: int) -> np.ndarray:
+    """(L,) numbers of a source's samples, those with rare classes of the network several times (CBGS); as `EpochFeed` takes them.
+
+    Raises UsageError where no sample has an object of the network's classes.
+    """
+    indices: dict[Hashable, list[int]] = {name: [] for name in classes}
+    for number, names in enumerate(source.class_names()):
+        for name in set(names).intersection(classes):
+            indices[name].append(number)
+    order = class_balanced(indices, seed)
+    if len(order) == 0:
+        raise UsageError(f"class_balanced: expected samples with objects of {', '.join(classes)}, found none")
+    return order

@@ -18,7 +18,7 @@ from perception.core.classes import ClassSet
 from perception.core.errors import UsageError
 from perception.detection.config import CenterPointSettings, GridSettings
 from perception.training.data_settings import DataSettings, SimulationSettings
-from perception.training.epoch_feed import EpochFeed
+from perception.training.epoch_feed import EpochFeed, balanced_order
 from perception.training.plan import Plan
 from perception.training.pool import ClipPool
 from perception.training.pool_feed import ArrivalFeed, PoolFeed
@@ -84,7 +84,7 @@ def open_feed(
         pool = ClipPool(classes, detector.frame, device)
         return (ArrivalFeed if source.fresh_per_step == "auto" else PoolFeed)(source, streets, pool, plan, settings.workers)
     samples = open_source(source, frame=detector.frame, sweeps=detector.sweeps)
-    order = np.arange(len(samples))
+    order = balanced_order(samples, classes, seed) if source.class_balanced else np.arange(len(samples))
     return EpochFeed(samples, order, classes, detector.frame, plan, settings.workers, device)
 
 

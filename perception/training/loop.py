@@ -1,6 +1,7 @@
 """The training loop: samples in, a network's weights changed, step after step. What a step is made of comes as parts."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from perception.core.errors import CheckpointError, UsageError
 from perception.detection.center_point import CenterPoint
-from perception.detection.head import HeadMaps, TaskMaps
+from perception.detection.head import HeadMaps
 from perception.detection.weights import load_state
 from perception.training.ema import Ema
 from perception.training.log import LossWindow, Status
@@ -26,7 +27,7 @@ from perception.training.sync_norm import with_sync_norm
 class Feed(Protocol):
     """Where samples come from.
 
-    batch(number)    this process's samples of a batch, on its device; the same for the same number
+    batch(number)    this process's samples of a batch, on its device: every so many of the whole, from its rank on; a number tells which
     steps_per_epoch  batches in which every sample comes once; None for endless data
     wait_seconds     that the caller has waited for data so far
     """
@@ -52,7 +53,7 @@ class Parts:
 
     augment  a sample changed at random; the number is the training's progress, 0 to 1
     targets  what the maps should be, for samples on their device
-    loss     of float32 maps; its last argument sums a tensor, such as the number of objects, over all processes
+    loss     of maps in any floating type; its last argument sums a tensor, such as the number of objects, over all processes
     """
 
     feed: Feed
@@ -82,7 +83,9 @@ class Loop:
         self._forward = _NetworkAndLoss(self.network, parts.loss, processes, self.precision)
         self._module: Callable[[list[Tensor], Any], tuple[Tensor, Tensor]] = self._forward
         if processes.count > 1:
-            self._module = DistributedDataParallel(self._forward, broadcast_buffers=False)
+            with warnings.catch_warnings():  # torch 2.13 wants another name for it, which 2.9 has not
+                warnings.simplefilter("ignore", FutureWarning)
+                self._module = DistributedDataParallel(self._forward, broadcast_buffers=False)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
         self._optimizer = _optimizer(self._parameters, settings, self.device)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
@@ -91,6 +94,7 @@ class Loop:
         self._rising = self.length.rising(settings.optimizer)
         self.step = self.samples = 0
         self._rate = 0.0
+        self._ahead: dict[int, list[Sample]] = {}
         self.start_clock()
 
     @property
@@ -109,6 +113,11 @@ class Loop:
         self._start, self._looked, self._began = now - seconds, now, now
         self._waited_before = self._parts.feed.wait_seconds
         self._looked_at = (self.samples, self._waited_before)
+
+    def fetch(self) -> None:
+        """The next batch already now, so that the start of the feed is no part of the time of training."""
+        number = self.step * self.settings.accumulate
+        self._ahead[number] = self._parts.feed.batch(number)
 
     def advance(self, progress: float) -> None:
         """One step of the optimizer, at this progress of the schedule. Nothing here waits for the device but what the parts do."""
@@ -202,9 +211,9 @@ class Loop:
 
     def _samples(self, number: int, progress: float) -> list[Sample]:
         """This process's samples of a batch, augmented: by the sample's place in the whole batch, however many processes there are."""
-        samples = self._parts.feed.batch(number)
-        first = self._processes.rank * (self.settings.batch_size // self._processes.count)
-        seeds = ([self.settings.seed, number, first + i] for i in range(len(samples)))
+        samples = self._ahead.pop(number, None) or self._parts.feed.batch(number)
+        rank, count = self._processes.rank, self._processes.count
+        seeds = ([self.settings.seed, number, rank + count * i] for i in range(len(samples)))
         return [self._parts.augment(s, np.random.default_rng(seed), progress) for s, seed in zip(samples, seeds, strict=True)]
 
     def _device_random(self) -> Tensor:
@@ -224,7 +233,6 @@ class _NetworkAndLoss(nn.Module):
         kind, dtype = self._processes.device.type, self._precision
         with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
             maps = self.network(clouds)
-        maps = HeadMaps(maps.shared, tuple(TaskMaps(task.heatmap.float(), task.boxes.float()) for task in maps.tasks))
         values = self._loss(maps, targets, self._processes.sum)
         self.names = ("loss", *values.parts)
         return values.total, torch.stack([values.total.detach(), *values.parts.values()]).float()

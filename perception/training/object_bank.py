@@ -17,6 +17,7 @@ import cuda_ops
 from perception.core.classes import ClassSet
 from perception.core.errors import DataError, UsageError, require_package, shown
 from perception.core.files import write_bytes
+from perception.detection.config import CenterPointSettings
 from perception.training.augment_settings import BankSettings
 from perception.training.boxes import operator_boxes
 from perception.training.sample import Sample
@@ -112,6 +113,11 @@ class ObjectBank:
     @cached_property
     def _start(self) -> np.ndarray:
         return np.cumsum(self.count) - self.count
+
+
+def classes_of(detector: CenterPointSettings) -> ClassSet:
+    """A network's classes in the order of its labels, through all of its tasks."""
+    return ClassSet(tuple(name for task in detector.head.tasks for name in task))
 
 
 def build_object_bank(

@@ -80,7 +80,7 @@ def _has_beam(height: Tensor, distance: Tensor, settings: BeamSettings, rng: np.
     """height, distance (N,): of each point seen from the lidar, along z and along the ground."""
     spacing, phase = rng.uniform(*settings.spacing), rng.random()
     num_bins = int(math.pi / spacing) + 2
-    if rng.random() < 0.5:
+    if rng.random() < settings.regular:
         step = int(rng.integers(settings.keep_every[0], settings.keep_every[1] + 1))
         is_kept = (np.arange(num_bins) + rng.integers(step)) % step == 0
     else:
@@ -98,7 +98,7 @@ def _is_returned(distance: Tensor, settings: PointDropSettings, rng: np.random.G
 
 
 def _is_visible(x: Tensor, y: Tensor, distance: Tensor, settings: SectorSettings, rng: np.random.Generator) -> Tensor:
-    azimuth, half = rng.uniform(-math.pi, math.pi), rng.uniform(0, settings.width) / 2
+    azimuth, half = rng.uniform(-math.pi, math.pi), rng.uniform(*settings.width) / 2
     along = (x * math.cos(azimuth)).add_(y, alpha=math.sin(azimuth))
     is_hidden = (along > distance * math.cos(half)) & (distance > rng.uniform(*settings.distance))
     return ~is_hidden

@@ -68,7 +68,7 @@ def draw_placement(settings: AugmentSettings, rng: np.random.Generator) -> Place
     matrix[:2, :2] = plane
     # r is clockwise: y -> -y makes pi - r of it, x -> -x makes -r, and a turn by `angle` (counter-clockwise) r - angle.
     yaw_sign = float(flip.prod())
-    yaw_offset = (np.pi if flip_y else 0.0) * (-1.0 if flip_x else 1.0) - angle
+    yaw_offset = (np.pi if flip_y else 0.0) - angle
     return Placement(_tilt(pitch, roll) @ matrix, shift, plane, scale, yaw_sign, yaw_offset)
 
 

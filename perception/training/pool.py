@@ -99,7 +99,9 @@ def pooled(clip: PackedClip, classes: ClassSet, frame: str, device: torch.device
     truth = clip.truth.transformed(network_to_ego.inverse())
     sample = sample_of(clip.token, np.zeros((0, 5), np.float32), truth, classes, move.translation)
     mounting = np.vstack([move.rotation.T * STEP, move.translation]).astype(np.float32)
-    data, count = _placed(torch.from_numpy(clip.data), device), len(clip.data) // 9
+    count = len(clip.data) // 9
+    data = torch.from_numpy(clip.data) if count else torch.zeros(0, dtype=torch.uint8)  # an empty array of NumPy has no stride
+    data = _placed(data, device)
     return PooledClip(
         clip.token,
         data[: 6 * count].view(torch.int16).view(count, 3),

@@ -17,6 +17,7 @@ from perception.training.simulation import CLIPS_A_SCENE
 from perception.training.workers import Workers
 
 log = logging.getLogger(__name__)
+_SPARE_SCENES = 100  # that wait to be taken while the training does something else: a gigabyte or two
 Streets = Callable[[int], list[PackedClip]]  # number of a street -> its CLIPS_A_SCENE clips
 
 
@@ -99,7 +100,7 @@ class ArrivalFeed:
             lambda number: number * plan.world_size + plan.rank,
             what="scene",
             workers=workers,
-            ahead=max(2 * workers, settings.pool_size // CLIPS_A_SCENE),  # simulation goes on while the training does something else
+            ahead=2 * workers + _SPARE_SCENES,
             first=plan.first_step * plan.batch_size,  # four times as many clips as so many batches have places
         )
 

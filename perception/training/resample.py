@@ -3,12 +3,13 @@
 Source: Zhu et al., Class-balanced Grouping and Sampling for Point Cloud 3D Object Detection; det3d `datasets/nuscenes/nuscenes.py`.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 
-def class_balanced(indices_by_class: Mapping[Hashable, Sequence[int] | np.ndarray], seed: int) -> np.ndarray:
+def class_balanced(indices_by_class: Mapping[Any, Sequence[int] | np.ndarray], seed: int) -> np.ndarray:
     """(L,) int64 numbers of samples, class after class: the order is for the caller to shuffle.
 
     indices_by_class  for each class the samples that hold at least one object of it, each once; a sample may be in several lists

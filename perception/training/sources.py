@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
     def class_names(self) -> Iterator[Sequence[str]]:
-        """The class of each object of each sample, in the order of the samples; no cloud is read."""
+        """The classes of each sample's objects, in the order of the samples, without those that are known to have no return."""
         ...
 
 
@@ -63,7 +63,7 @@ class DriveFrames:
     def class_names(self) -> Iterator[Sequence[str]]:
         for drive, number, _ in self._frames:
             truth = drive[number].truth
-            yield [] if truth is None else truth.names.tolist()
+            yield [] if truth is None else _met(truth)
 
     @cached_property
     def _frames(self) -> list[tuple[Drive, int, FolderSettings]]:
@@ -101,7 +101,7 @@ class ClipFiles:
         from perception.drives.simulated.clips import read_clip
 
         for path in self._paths:
-            yield read_clip(path).truth.names.tolist()
+            yield _met(read_clip(path).truth)
 
     @cached_property
     def _paths(self) -> list[Path]:
@@ -122,16 +122,14 @@ def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = F
     """A frame with truth as something to train on, in the network's frame; see `DriveFrames`.
 
     Objects get the number of returns of the key sweep in their boxes where the recording does not have it, or where only a part of the
-    cloud is used. Points with a number that is NaN or infinite are left out, as the detector does.
-    Raises DataError for a frame without truth.
+    cloud is used. Raises DataError for a frame without truth.
     """
     if record.truth is None:
         raise DataError(f"frame {record.token}: expected one with truth")
     points = accumulate_sweeps(record, sweeps).points
-    keep, ego = np.isfinite(points).all(axis=1), record.lidar_to_ego.apply(points[:, :3].astype(np.float64))
+    ego = record.lidar_to_ego.apply(points[:, :3].astype(np.float64))
     truth = record.truth.transformed(record.ego_to_global.inverse())
-    if record.labelled_view is not None:
-        keep &= record.labelled_view.contains(ego)
+    keep = np.ones(len(points), bool) if record.labelled_view is None else record.labelled_view.contains(ego)
     if truth.num_points is None or record.labelled_view is not None:
         is_key = np.arange(len(points)) < len(record.cloud)  # not by age: where the drive begins, the key sweep may come again
         truth = _counted(truth, ego[keep & is_key])
@@ -165,6 +163,11 @@ def _labelled(drive: Drive, folder: FolderSettings) -> list[int]:
         return list(range(len(drive)))
     there = {record.token for record in drive}
     return [number for number in range(len(drive)) if drive[number].token in there]
+
+
+def _met(truth: Detections) -> list[str]:
+    names = truth.names if truth.num_points is None else truth.names[truth.num_points > 0]
+    return names.tolist()
 
 
 def _counted(truth: Detections, points: np.ndarray) -> Detections:

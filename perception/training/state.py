@@ -22,7 +22,7 @@ _FREE = {"loop.minutes", "loop.checkpoint_minutes", "loop.log_every"}  # what ma
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """`state` (tensors, numbers, texts, and dicts and lists of them) and the training's resolved configuration, completely or not at all."""
+    """Completely or not at all: `state` (tensors, numbers, texts, dicts and lists of them) and the training's resolved configuration."""
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, "config": json.dumps(config), "state": dict(state)}, buffer)
     write_bytes(path, buffer.getvalue())
@@ -40,7 +40,9 @@ def read_checkpoint(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: expected the checkpoint of a training, got {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001  torch raises whatever the part that it stumbles over does
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: expected a complete checkpoint of a training, got something else or a part of one ({reason})") from None
+        raise CheckpointError(
+            f"{path}: expected a complete checkpoint of a training, got something else or a part of one ({reason})"
+        ) from None
     if not isinstance(found, dict) or found.get("format") != _FORMAT or not isinstance(found.get("state"), dict):
         got = shown(found.get("format")) if isinstance(found, dict) else type(found).__name__
         raise CheckpointError(f"{path}: expected a checkpoint of format {_FORMAT}, got {got}; train anew with this version")

@@ -3,12 +3,14 @@
 Counts of rows may differ between processes, as pillars and voxels do.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class SyncNorm(nn.Module):
@@ -29,9 +31,9 @@ class SyncNorm(nn.Module):
         if not self.training:
             mean, variance = self.running_mean, self.running_var
         else:
-            mean, variance = self._statistics(x.float(), row_weight)
+            mean, variance = self._statistics(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, row_weight)
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (x * scale.view(shape) + (self.bias - mean * scale).view(shape)).to(x.dtype)
+        return ((x - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     def _statistics(self, x: Tensor, row_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance (C,) over all rows and pixels of all processes; the running ones move towards them."""
@@ -51,8 +53,8 @@ class SyncNorm(nn.Module):
         return mean, variance
 
 
-def with_sync_norm(network: nn.Module) -> nn.Module:
-    """The network, each of its batch normalisations replaced by a `SyncNorm`."""
+def with_sync_norm(network: Network) -> Network:
+    """The network itself, each of its batch normalisations replaced by a `SyncNorm`."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BatchNorm):

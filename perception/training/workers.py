@@ -28,7 +28,7 @@ _NICENESS = 5
 
 @dataclass(frozen=True)
 class _Failure:
-    """What went wrong in a worker. An expected error keeps its type and message; of any other the traceback is kept as text."""
+    """What went wrong in a worker. An expected error stays what it is; of any other there is the text, with its traceback."""
 
     error: PerceptionError | None
     text: str
@@ -38,7 +38,7 @@ class _Failure:
 class _Worker:
     process: BaseProcess
     connection: Any  # the end here of a pipe to it
-    task: tuple[int, int] | None = None  # (generation, number) that it works on
+    task: tuple[int, int, Any] | None = None  # (generation, number, task) that it works on
 
 
 class Workers(Generic[Task, Result]):
@@ -46,11 +46,11 @@ class Workers(Generic[Task, Result]):
 
     work     what is done with a task; it, tasks and results must be picklable, for each process has a copy of its own
     task_of  number -> task, called in this process
-    what     what a number counts ("scene"), for error messages
+    what     what a task is ("scene"), for error messages
     workers  0: the work is done here, when its result is asked for
     ahead    results that may be in the making or wait to be taken; at least the number of processes
-    An error of `work` is raised by the next call that takes results: a PerceptionError as it is, any other as RuntimeError with the number
-    of the task. Close it, or use it in a `with` statement; if this process ends without that, the others end too.
+    An error of `work` is raised by the next call that takes results: a PerceptionError as it is, any other as RuntimeError that names
+    the task. Close it, or use it in a `with` statement; if this process ends without that, the others end too.
     """
 
     def __init__(
@@ -168,14 +168,14 @@ class Workers(Generic[Task, Result]):
     def _work_here(self) -> Result:
         if self._is_closed:
             self._raise_error()
-        number = self._next_result
+        task = self._task_of(self._next_result)
         self._next_result += 1
         try:
-            return self._work(self._task_of(number))
+            return self._work(task)
         except PerceptionError:
             raise
         except Exception as error:
-            raise RuntimeError(f"{self._what} {number}: {type(error).__name__}: {error}") from error
+            raise RuntimeError(f"{self._what} {task}: {type(error).__name__}: {error}") from error
 
     def _start(self, workers: int) -> None:
         context = get_context("spawn")
@@ -198,9 +198,9 @@ class Workers(Generic[Task, Result]):
             if self._is_over or at_work + len(self._arrived) >= self._ahead:
                 return
             if worker.task is None:
-                worker.task = (self._generation, self._next_task)
+                worker.task = (self._generation, self._next_task, self._task_of(self._next_task))
                 with contextlib.suppress(OSError):  # it has died: the reader will find out
-                    worker.connection.send((worker.task, self._task_of(self._next_task)))
+                    worker.connection.send(worker.task)
                 self._next_task += 1
 
     def _read(self) -> None:
@@ -210,16 +210,16 @@ class Workers(Generic[Task, Result]):
             for connection in wait(list(by_connection), timeout=0.5):
                 worker = by_connection[connection]
                 try:
-                    task, outcome = worker.connection.recv()
+                    (generation, number, task), outcome = worker.connection.recv()
                 except (EOFError, OSError):
                     self._lose(worker)
                     return
                 with self._changed:
                     worker.task = None
                     if isinstance(outcome, _Failure):
-                        self._error = outcome.error or RuntimeError(f"{self._what} {task[1]}: failed in a worker process:\n{outcome.text}")
-                    elif task[0] == self._generation:
-                        self._arrived[task[1]] = outcome
+                        self._error = outcome.error or RuntimeError(f"{self._what} {task}: {outcome.text}")
+                    elif generation == self._generation:
+                        self._arrived[number] = outcome
                     self._give_tasks()
                     self._changed.notify_all()
 
@@ -228,9 +228,9 @@ class Workers(Generic[Task, Result]):
         worker.process.join(5)
         with self._changed:
             if not self._is_closed:
-                number = worker.task[1] if worker.task else self._next_task
+                task = worker.task[2] if worker.task else self._task_of(self._next_task)
                 self._error = RuntimeError(
-                    f"{self._what} {number}: its worker process ended with exit code {worker.process.exitcode}; "
+                    f"{self._what} {task}: its worker process ended with exit code {worker.process.exitcode}; "
                     "-9 mostly means that memory ran out (fewer workers), 1 that a script lacks `if __name__ == '__main__'`"
                 )
             self._changed.notify_all()
@@ -260,13 +260,13 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
         os.nice(_NICENESS)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            task_name, task = connection.recv()
+            order = connection.recv()
             try:
-                outcome = work(task)
+                outcome = work(order[2])
             except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
                 expected = error if isinstance(error, PerceptionError) else None
-                outcome = _Failure(expected, traceback.format_exc())
-            connection.send((task_name, outcome))
+                outcome = _Failure(expected, f"{type(error).__name__}: {error}; in a worker process:\n{traceback.format_exc()}")
+            connection.send((order, outcome))
 
 
 def _leave_with_parent() -> None:

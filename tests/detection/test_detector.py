@@ -27,7 +27,7 @@ def small_weights(kind: str) -> dict[str, torch.Tensor]:
     return livened(build_network(small_config(kind).detector).state_dict())
 
 
-@pytest.fixture(scope="module", params=["pillar", "voxel"])
+@pytest.fixture(scope="module", params=["pillar", "summary", "voxel"])
 def detector(request: pytest.FixtureRequest) -> Detector:
     return Detector.from_config(small_config(request.param), weights=small_weights(request.param))
 
@@ -294,7 +294,9 @@ def test_boxes_of_the_published_models(name):
 
 @pytest.mark.shared
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["centerpoint_pillar02", "centerpoint_voxel0075", "centerpoint_voxel0075_dcn", "centerpoint_voxel0100"])
+@pytest.mark.parametrize(
+    "name", ["centerpoint_pillar02", "centerpoint_voxel0075", "centerpoint_voxel0075_dcn", "centerpoint_voxel0100", "compact"]
+)
 def test_full_size_on_a_real_cloud(name):
     rows = np.fromfile(SHARED / "data" / "nuscenes-cloud" / "points.f16.bin", np.float16).reshape(-1, 5).astype(np.float32)
     detector = Detector.from_config(load_detector_config(name), seed=0)
