@@ -81,10 +81,8 @@ class Detector:
         if weights is None and seed is None and not isinstance(config, DetectorConfig):
             weights = weights_beside(config)
         if (weights is None) == (seed is None):
-            got = "both" if seed is not None else "neither"
-            raise UsageError(
-                f"detector: expected either weights or a seed for random ones, got {got}" + (_NO_WEIGHTS if seed is None else "")
-            )
+            got = _NO_WEIGHTS if seed is None else "both"
+            raise UsageError(f"detector: expected either weights or a seed for random ones, got {got}")
         _device(device, dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed or 0)

@@ -158,9 +158,8 @@ def open_chosen(chosen: DrivesOf, tell: Callable[[str], None]) -> tuple[list[Dri
 def _build(model: Model, settings: "DetectorConfig") -> "Detector":
     """The detector, on its device."""
     if model.weights is None and model.seed is None:
-        raise UsageError(
-            f"{model.config}: expected weights (--weights FILE), or --seed N for random ones, which find nothing sensible; none come with these settings"
-        )
+        expected = "expected weights (--weights FILE), or --seed N for random ones, which find nothing sensible"
+        raise UsageError(f"{model.config}: {expected}; none come with these settings")
     if model.weights is not None and model.seed is not None:
         raise UsageError(f"{model.config}: expected weights or a seed for random ones, got both")
     torch = require_package("torch", extra="models", why="a detector")
