@@ -152,9 +152,10 @@ def test_figures_of_a_kitti_drive():
         yaw = np.pi if number == 0 else 0.0  # reversed once
         rows = [("car", 20, 0, 0.8, yaw), ("bicycle", 12, 3.5, 0.7), ("car", -20, 0, 0.9)]  # the last is behind: not judged
         rows += [("car", 20, 14, 0.85)]  # in the region without labels
+        rows += [("pedestrian", 14, -5, 0.4)]  # below the threshold
         rows += [("car", 30, 8, 0.85), ("pedestrian", 10, -5, 0.6)] if number < 4 else []  # false
         rows += [("bicycle", 12, -3, 0.75)] if number < 2 else []
-        return things(*rows) if number < 9 else things(("car", 20, 0.5, 0.8), *rows[1:4])
+        return things(*rows) if number < 9 else things(("car", 20, 0.5, 0.8), *rows[1:5])
 
     report, seen = MODULE.score_kitti(drive(), find, 0.5)
     got = figures(report)

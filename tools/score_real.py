@@ -433,9 +433,11 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for score.json and pictures.")] = Path("out/score"),
 ) -> None:
     """Score a detector on data that its training never saw."""
-    from perception.detection import Detector, load_detector_config
+    from perception.detection import Detector, load_detector_config, weights_beside
 
     config = load_detector_config(model)
+    if weights is None and seed is None:
+        weights = weights_beside(model)
     source: dict[str, Any] = {"weights": weights, "seed": seed, "device": device}
     as_is = Detector.from_config(config, **source)
     settings = config.detector

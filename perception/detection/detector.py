@@ -19,7 +19,7 @@ from perception.core.transform import Transform
 from perception.detection.build import build_decoder, build_network
 from perception.detection.center_point import CenterPoint
 from perception.detection.clock import Profile, StageClock
-from perception.detection.config import CenterPointSettings, DetectorConfig, load_detector_config
+from perception.detection.config import CenterPointSettings, DetectorConfig, load_detector_config, weights_beside
 from perception.detection.decode import Boxes
 from perception.detection.fixed_network import FixedNetwork
 from perception.detection.frames import network_mounting
@@ -28,6 +28,7 @@ from perception.detection.inference import InferenceNetwork
 from perception.detection.weights import load_state, read_weights
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+_NO_WEIGHTS = "neither; a file .safetensors beside the settings, under their name, is taken without being named, and there is none"
 
 
 class Detector:
@@ -84,7 +85,8 @@ class Detector:
         """A detector from its settings.
 
         config   settings, their file, or the name of a file that comes with the package ("centerpoint_voxel0075")
-        weights  a file of `perception checkpoint convert` that was made for these settings, or tensors by name; every one must fit
+        weights  a file of weights that was made for these settings, or tensors by name; every one must fit. Without it, and without a
+                 seed, those that come with the settings: `compact.safetensors` beside `compact.yaml`
         seed     random weights in place of trained ones, for measurements and tests
         device   "cpu", "cuda", "cuda:1"
         dtype    of the network; float16 and bfloat16 on a GPU only
@@ -94,10 +96,11 @@ class Detector:
         Raises UsageError for settings, devices or numbers that do not fit, CheckpointError for weights that do not.
         """
         settings = (config if isinstance(config, DetectorConfig) else load_detector_config(config)).detector
+        if weights is None and seed is None and not isinstance(config, DetectorConfig):
+            weights = weights_beside(config)
         if (weights is None) == (seed is None):
-            raise UsageError(
-                "detector: expected either weights or a seed for random ones, got " + ("neither" if weights is None else "both")
-            )
+            got = _NO_WEIGHTS if seed is None else "both"
+            raise UsageError(f"detector: expected either weights or a seed for random ones, got {got}")
         _device(device, dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed or 0)
