@@ -45,7 +45,7 @@ def augment(
     bank      of `settings.bank`, on the sample's device
     progress  share of the training that is done, 0 to 1
 
-    In this order: objects of the bank pasted; objects scaled one by one; sweeps, beams, points and sectors lost; returns of the key sweep
+    In this order: objects of the bank pasted; sweeps, beams, points and sectors lost; objects scaled one by one; returns of the key sweep
     in each box counted anew, and boxes dropped that have too few; the scene flipped, turned, scaled, shifted and tilted as a whole (one
     matrix, on points, boxes and origin alike); intensity; noise; shuffled. Truth follows: corners of the boxes move like points
     (but for the tilt: boxes stay upright).
@@ -60,19 +60,18 @@ def augment(
             raise UsageError(f"augment.bank: expected the object bank {settings.bank.file}, got none; load it with ObjectBank.load")
         points, boxes, labels, kept = paste(points, boxes, labels, bank, settings.bank, rng)
     xyz, age = points[:, :3].t().contiguous(), points[:, AGE].contiguous()  # (3, N), (N,): several times quicker than rows of five
-    scales_objects = settings.object_scale != (1.0, 1.0) and len(boxes) > 0
-    if scales_objects:
-        xyz, boxes = scale_objects(xyz, boxes, rng.uniform(*settings.object_scale, len(boxes)))
     if len(points):
         kept = both(kept, kept_points(xyz, sample.origin, settings, rng, generator))
         if settings.sweeps is not None:
             limit = SweepLimit(age, settings.sweeps, rng)
             boxes, kept = limit.boxes(boxes), both(kept, limit.kept())
-    is_changed = scales_objects or kept is not None or points is not sample.points
+    is_changed = kept is not None or points is not sample.points
     if (rows := _rows(len(points), kept, generator if settings.shuffle else None)) is None:
         points = points.clone()
     else:
         points, xyz, age = points.index_select(0, rows), xyz.index_select(1, rows), age.index_select(0, rows)
+    if settings.object_scale != (1.0, 1.0) and len(boxes):
+        xyz, boxes, is_changed = *scale_objects(xyz, boxes, rng.uniform(*settings.object_scale, len(boxes))), True
     if is_changed:
         num_points = count_key_returns(xyz, age, boxes)
     if len(boxes) and (is_changed or settings.min_points > 1):

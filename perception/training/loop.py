@@ -1,6 +1,7 @@
 """The training loop: samples in, a network's weights changed, step after step. What a step is made of comes as parts."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -82,7 +83,9 @@ class Loop:
         self._forward = _NetworkAndLoss(self.network, parts.loss, processes, self.precision)
         self._module: Callable[[list[Tensor], Any], tuple[Tensor, Tensor]] = self._forward
         if processes.count > 1:
-            self._module = DistributedDataParallel(self._forward, broadcast_buffers=False)
+            with warnings.catch_warnings():  # torch 2.13 wants another name for it, which 2.9 has not
+                warnings.simplefilter("ignore", FutureWarning)
+                self._module = DistributedDataParallel(self._forward, broadcast_buffers=False)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
         self._optimizer = _optimizer(self._parameters, settings, self.device)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)

@@ -22,7 +22,7 @@ _LARGEST = 100.0  # metres, of a box that is one
 
 
 class Proposals(NamedTuple):
-    """Boxes of the first stage to learn from: rows (S, 9), scores (S,), the truth of each (S, 9), and their IoU with it (S,), 0 for none."""
+    """Boxes of the first stage to learn from: rows (S, 9), scores (S,), the truth of each (S, 9), their IoU with it (S,), 0 for none."""
 
     rows: Tensor
     scores: Tensor

@@ -31,9 +31,9 @@ class SyncNorm(nn.Module):
         if not self.training:
             mean, variance = self.running_mean, self.running_var
         else:
-            mean, variance = self._statistics(x.float(), row_weight)
+            mean, variance = self._statistics(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, row_weight)
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (x * scale.view(shape) + (self.bias - mean * scale).view(shape)).to(x.dtype)
+        return ((x - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     def _statistics(self, x: Tensor, row_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance (C,) over all rows and pixels of all processes; the running ones move towards them."""

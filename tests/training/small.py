@@ -67,7 +67,7 @@ class SquareLoss:
 
 
 def object_counts(samples: Sequence[Sample]) -> Tensor:
-    return torch.tensor([float(sum(len(sample.boxes) for sample in samples))])
+    return torch.tensor([sum(len(sample.boxes) for sample in samples)], dtype=torch.float64)
 
 
 def square_loss(maps: HeadMaps, targets: Tensor, total_of: Callable[[Tensor], Tensor]) -> SquareLoss:
@@ -82,21 +82,32 @@ def small_detector(**changes: Any) -> CenterPointSettings:
     return small_config().detector.model_copy(update=changes)
 
 
-def small_network(seed: int = 0) -> CenterPoint:
+def small_network(seed: int = 0, *, double: bool = False) -> CenterPoint:
     torch.manual_seed(seed)
-    return build_network(small_detector())
+    network = build_network(small_detector())
+    if double:
+        voxelize: Any = network.reader.voxelize
+        network = network.double()
+        network.reader.voxelize = lambda clouds: (found := voxelize(clouds))._replace(points=found.points.double())
+    return network
 
 
 def small_loop(
-    processes: Processes | None = None, *, feed: Any = None, parts: dict[str, Any] | None = None, scaled: bool = False, **settings: Any
+    processes: Processes | None = None,
+    *,
+    feed: Any = None,
+    parts: dict[str, Any] | None = None,
+    scaled: bool = False,
+    double: bool = False,
+    **settings: Any,
 ) -> Loop:
-    """A loop of 6 steps with batches of 2. scaled: with float16's scaler; its arithmetic itself takes minutes on a CPU."""
+    """A loop of 6 steps with batches of 2. double: in float64. scaled: with float16's scaler; its arithmetic takes minutes on a CPU."""
     processes = processes or Processes()
     values: dict[str, Any] = {"steps": 6, "batch_size": 2, "log_every": 2, **settings}
     loop_settings = LoopSettings.model_validate(values)
     feed = feed or FixedFeed(loop_settings.batch_size, processes.rank, processes.count)
     made = Parts(**{"feed": feed, "augment": shaken, "targets": object_counts, "loss": square_loss, **(parts or {})})
-    loop = Loop(small_network(), made, loop_settings, processes)
+    loop = Loop(small_network(double=double), made, loop_settings, processes)
     if scaled:
         loop._scaler = torch.amp.GradScaler("cpu")
     return loop

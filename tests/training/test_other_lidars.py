@@ -34,12 +34,15 @@ def test_one_beam_in_so_many_is_kept_whole(every, kept):
     sample = sample_with(beams_from(ORIGIN), origin=ORIGIN)
     spacing = BEAMS[1] - BEAMS[0]
     settings = settings_of(beams={"chance": 1.0, "regular": 1.0, "spacing": [spacing, spacing], "keep_every": [every, every]})
-    for seed in range(10):
+    ever = np.zeros(32, bool)
+    for seed in range(25):
         shares = shares_kept(augment(sample, settings, rng_of(seed)).points, sample)
         whole, lost = (shares == 1).sum(), (shares == 0).sum()
         assert whole + lost == 32  # bins as wide as the beams are apart: none holds two, and a beam on an edge is rare
         assert abs(whole - kept) <= 1
         assert (np.diff(np.flatnonzero(shares == 1)) == every).all()
+        ever |= shares == 1
+    assert ever.all()  # not the same ones each time
 
 
 def test_a_share_of_the_beams_is_lost_at_random():
@@ -156,3 +159,24 @@ def test_velocity_is_unknown_where_too_few_sweeps_tell_it(there, kept, needed, i
     assert torch.isnan(found.boxes[:, 6:8]).all().item() is not is_known
     assert torch.isfinite(found.boxes[:, [0, 1, 2, 3, 4, 5, 8]]).all()
     assert found.num_points.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("part", ["beams", "point_drop", "sector", "sweeps"])
+def test_what_one_part_loses_is_lost_whatever_the_others_keep(part):
+    sample = sample_with(beams_from(ORIGIN), origin=ORIGIN)
+    sample.points[::2, 4] = 0.05
+    nothing = {
+        "beams": {"chance": 1.0, "regular": 1.0, "keep_every": [1, 1]},
+        "point_drop": {"chance": 1.0, "near": [0, 0], "far": [0, 0]},
+        "sector": {"chance": 1.0, "distance": [100, 100]},
+        "sweeps": {"count": [10, 10]},
+    }
+    much = {
+        "beams": {"keep_every": [2, 2]},
+        "point_drop": {"near": [0.5, 0.5], "far": [0.5, 0.5]},
+        "sector": {"width": [3, 3], "distance": [0, 0]},
+        "sweeps": {"count": [1, 1]},
+    }
+    assert len(augment(sample, settings_of(**nothing), rng_of()).points) == len(sample.points)
+    found = augment(sample, settings_of(**(nothing | {part: nothing[part] | much[part]})), rng_of())
+    assert 0.4 < len(found.points) / len(sample.points) < 0.6  # half by each of them

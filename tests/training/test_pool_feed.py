@@ -49,6 +49,9 @@ def test_each_clip_comes_when_it_is_new_and_goes_when_it_is_old(whole):
 def test_the_batch_is_what_was_announced(whole):
     with closing(feed_of()) as feed:
         assert [feed.numbers(step) for step in range(20)] == whole
+        for step in range(20):
+            feed.batch(step)
+        assert list(feed._pool) == list(range(24, 36))  # ten of 34, and what else came with the last street
         assert feed.steps_per_epoch is None
 
 

@@ -52,6 +52,15 @@ def test_seek_goes_on_elsewhere(workers):
         assert [team.take(), team.take()] == [2, 4]
 
 
+def test_results_of_before_a_seek_take_no_room():
+    with opened(makers.doubled, workers=2, ahead=2) as team:
+        team.take()
+        team.seek(100)
+        assert team.take() == 200
+        time.sleep(0.5)
+        assert min(team._arrived) == 101
+
+
 def test_what_has_arrived_is_taken_once():
     with opened(makers.doubled, workers=2, ahead=3) as team:
         found = team.take_arrived(7)  # more than may wait at a time
@@ -91,9 +100,10 @@ def test_a_process_that_is_gone_is_missed():
 
 def test_workers_have_one_thread_and_no_gpu(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with opened(makers.surroundings) as team:
         assert team.take() == {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["CUDA_VISIBLE_DEVICES"]) == ("2", "0")
 
 
 def test_closing_leaves_no_process():
