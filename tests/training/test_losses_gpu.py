@@ -43,7 +43,7 @@ def test_no_value_is_asked_of_the_device():
     """On torch's `meta` device tensors have shapes and no values: asking for one is an error, and so is a tensor left on the CPU."""
     maps = maps_of("meta", torch.bfloat16)
     center_loss(maps, make_targets(samples_of("meta"), SETTINGS)).total.backward()
-    assert all(part.grad is not None for task in maps.tasks for part in task)
+    assert all(part is not None and part.grad is not None for task in maps.tasks for part in task)
 
 
 @pytest.mark.gpu
@@ -70,5 +70,7 @@ def test_a_gpu_gives_what_the_cpu_gives_and_never_waits():
     assert losses.total.item() == pytest.approx(loss.total.item(), rel=1e-4)
     for task, wanted, same in zip(gpu_maps.tasks, maps.tasks, again.tasks, strict=True):
         for a, b, c in zip(task, wanted, same, strict=True):
+            assert a is not None and b is not None and c is not None
+            assert a.grad is not None and c.grad is not None
             torch.testing.assert_close(a.grad.cpu(), b.grad, rtol=1e-3, atol=1e-6)
             assert torch.equal(a.grad, c.grad)
