@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,10 @@ from PIL import Image
 import perception
 from perception.cli.main import main
 from perception.core import UsageError
+from perception.drives import NuScenes
+from perception.drives.simulated import simulate_scenes
+from perception.drives.simulated import write_nuscenes as write_simulated
+from perception.evaluation import validate_submission
 from perception.export import SCHEMAS, open_run
 from perception.tracking import GreedyTracker, ParityConfig, ParityTracker, load_tracker_config
 from tests.conftest import ROOT
@@ -51,7 +56,7 @@ def test_the_demo_runs_and_prints_its_figures(tmp_path):
     assert done.returncode == 0, done.stderr
     for pattern in (
         r"1\. simulated street: \d+\.\d s, 40 key frames with 1,\d\d\d,\d\d\d points and 240 pictures, \d+ objects",
-        r"2\. simulated detector: \d+ boxes",
+        r"2\. (compact|simulated detector): \d+ boxes",
         r"3\. greedy tracker: \d+ tracks, \d+ boxes",
         r"4\. .* \d+ rows of Parquet",
         r"detection: mAP 0\.[2-9]\d+, NDS 0\.\d+",
@@ -67,6 +72,37 @@ def test_the_demo_runs_and_prints_its_figures(tmp_path):
         with Image.open(path) as picture:
             picture.load()
     assert (tmp_path / "demo" / "run" / "evaluation" / "tracking" / "metrics_summary.json").is_file()
+
+
+def test_the_demo_runs_the_network_whose_weights_lie_beside_it_and_a_simulated_detector_without(tmp_path, capsys):
+    pytest.importorskip("torch")
+    from tests.detection.small import small_config
+    from tests.detection.test_weights import written
+
+    module = tool("demo")
+    scenes = simulate_scenes(1, seed=3, num_frames=3)
+    splits = {module.SPLIT: [scenes[0].name]}
+    write_simulated(tmp_path / "data", scenes, version=module.VERSION, splits=splits, lidar=True)
+    dataset = NuScenes(tmp_path / "data", module.VERSION)
+    settings = small_config(score_threshold=0.0)
+    (tmp_path / "truth").mkdir()
+    model = tmp_path / "mine.yaml"
+    model.write_text(json.dumps(settings.model_dump(mode="json")))
+    written(model.with_suffix(".safetensors"), settings)
+    tokens = [token for drive in dataset.drives(module.SPLIT) for token in drive.tokens]
+    for found in (
+        lambda: module.found_by_network(str(model), dataset, tmp_path),
+        lambda: module.found_by_truth(scenes, dataset, tmp_path, 7),
+    ):
+        report, detections = found()
+        for path in (report.submission, detections):
+            submission, faults = validate_submission(path, tokens)
+            assert faults == []
+        assert submission.task == "detection"
+        assert len(submission) > 0
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert re.search(rf"2\. {re.escape(str(model))}: \d+ boxes, \d+\.\d frames a second", printed)
+    assert "2. simulated detector:" in printed
 
 
 def test_a_frame_of_any_data_set_is_drawn(tmp_path, capsys):

@@ -24,7 +24,6 @@ import perception
 from perception.cli.main import report_errors
 from perception.core.errors import DataError
 from perception.core.files import write_bytes
-from perception.core.frame import Frame
 from perception.detection import weights_beside
 from perception.drives import NuScenes
 from perception.drives.simulated import SimulatedScene, simulate_detections, simulate_scenes, write_nuscenes
@@ -56,7 +55,7 @@ def demo(
         f"1. simulated street: {seconds:.1f} s, {len(frames)} key frames with {clouds:,} points and {images} pictures, "
         f"{objects} objects  ({data / VERSION})"
     )
-    report, detections = found_by_network(model, dataset, out) if weights_beside(model) else found_by_truth(scenes, frames, dataset, out)
+    report, detections = found_by_network(model, dataset, out) if weights_beside(model) else found_by_truth(scenes, dataset, out, seed)
     console.print(f"3. greedy tracker: {report.counts.tracks} tracks, {report.counts.boxes_written} boxes  ({report.submission})")
     run = open_run(out / "run")
     between = int(frames[0].timestamp_us + 250_000)
@@ -99,11 +98,12 @@ def found_by_network(model: str, dataset: NuScenes, out: Path) -> tuple[RunRepor
     return job.report, detections
 
 
-def found_by_truth(scenes: Sequence[SimulatedScene], frames: Sequence[Frame], dataset: NuScenes, out: Path) -> tuple[RunReport, Path]:
+def found_by_truth(scenes: Sequence[SimulatedScene], dataset: NuScenes, out: Path, seed: int) -> tuple[RunReport, Path]:
     """The same with a simulated detector in the place of the network."""
     detections = out / "detections.json"
-    found = [detection for scene in scenes for detection in simulate_detections(scene, np.random.default_rng(0))]
-    samples = [(frame.token, detection_boxes(frame.token, detection)) for frame, detection in zip(frames, found, strict=True)]
+    tokens = [token for drive in dataset.drives(SPLIT) for token in drive.tokens]
+    found = [detection for scene in scenes for detection in simulate_detections(scene, np.random.default_rng(seed))]
+    samples = [(token, detection_boxes(token, detection)) for token, detection in zip(tokens, found, strict=True)]
     count = write_submission(detections, samples)
     console.print(f"2. simulated detector: {count} boxes with misses, false alarms, jitter and wrong velocities  ({detections})")
     return track_submission(detections, dataset, out / "run", config=load_tracker_config(), split=SPLIT), detections

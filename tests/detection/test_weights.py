@@ -92,7 +92,7 @@ def test_weights_of_a_model_that_comes_with_the_package_are_found_by_its_name(be
 def test_where_no_weights_lie_beside_the_settings_the_message_says_what_to_give(beside):
     beside.with_suffix(".safetensors").unlink()
     assert weights_beside(beside) is None
-    with pytest.raises(UsageError, match="expected either weights or a seed .* got neither; a file .safetensors beside the settings"):
+    with pytest.raises(UsageError, match=r"expected either weights or a seed .* got neither; a file \.safetensors beside the settings"):
         Detector.from_config(beside)
     with pytest.raises(UsageError, match="got neither"):
         Detector.from_config(small_config())  # settings without a file have no neighbours
