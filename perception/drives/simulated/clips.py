@@ -85,16 +85,18 @@ def write_clips(
     density: float = 1.0,
     rig: Rig = NUSCENES_RIG,
     varies: bool = False,
+    balanced: bool = False,
     workers: int = 1,
 ) -> list[Path]:
-    """Simulate `count` clips into `folder/clip-000000.npz`, ..., four from each street; the same seed gives the same bytes.
+    """Simulate `count` clips into `folder/clip-000000.npz`, ..., eight from each street; the same seed gives the same bytes.
 
     density  of the streets, drawn between half and double of it; each depends on the seed and its own number only
     rig      the lidar
     varies   each street is seen from another vehicle (`Rig.varied`)
+    balanced  the rare classes are frequent (`simulate_scene`)
     """
     numbers = range(-(-count // CLIPS_A_SCENE))
-    write = partial(_write_scene, Path(folder), count, seed, density, rig, varies)
+    write = partial(_write_scene, Path(folder), count, seed, density, rig, varies, balanced)
     return [path for paths in map_scenes(write, numbers, workers) for path in paths]
 
 
@@ -168,10 +170,11 @@ def _same(cloud: PointCloud) -> PointCloud:
     return cloud
 
 
-def _write_scene(folder: Path, count: int, seed: int, density: float, rig: Rig, varies: bool, number: int) -> list[Path]:
+def _write_scene(folder: Path, count: int, seed: int, density: float, rig: Rig, varies: bool, balanced: bool, number: int) -> list[Path]:
     rng = np.random.default_rng([seed, number])
     crowd = density * 2.0 ** rng.uniform(-1, 1)
-    scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=1 + _FRAMES_APART * (CLIPS_A_SCENE - 1), density=crowd)
+    num_frames = 1 + _FRAMES_APART * (CLIPS_A_SCENE - 1)
+    scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=num_frames, density=crowd, balanced=balanced)
     if varies:
         rig = rig.varied(np.random.default_rng([seed, number, 1]))
     paths = []
