@@ -33,17 +33,17 @@ def rows(repeats: int) -> list[tuple[str, str, str]]:
         seconds: list[float] = []
         for street in scenes:
             for k in range(10):
-                timed(seconds, partial(scan_at, street, int(street.timestamps_us[3]) - 50_000 * k, num_pieces=4))
+                timed(seconds, partial(scan_at, street, int(street.timestamps_us[3]) - 50_000 * k))
         found.append((sweep, f"{threads} thread{'s' * (threads > 1)}", text(seconds, 1e3, "ms")))
     torch.set_num_threads(before)
     for workers in sorted({1, os.cpu_count() or 1}):
-        seconds, count = [], 8 * workers
+        seconds, count = [], 16 * workers
         for seed in range(max(repeats // 4, 1)):
             with tempfile.TemporaryDirectory() as aside:
                 timed(seconds, partial(write_clips, Path(aside), count, seed=seed, workers=workers))
         processes = f"{workers} process{'es' * (workers > 1)}"
         found.append(
-            ("clips of ten sweeps, four a street, with all set-up", processes, f"{np.median(count / np.array(seconds)):.1f} a second")
+            ("clips of ten sweeps, eight a street, with all set-up", processes, f"{np.median(count / np.array(seconds)):.1f} a second")
         )
     return found
 

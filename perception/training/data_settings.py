@@ -43,6 +43,9 @@ class SimulationSettings(BaseModel, frozen=True, extra="forbid"):
     )
     varied: bool = Field(True, description="each street is seen from another vehicle: height and tilt of the lidar differ")
     density: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="of the streets, drawn between half and double of it")
+    balanced: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="share of the streets on which the rare classes are three times as frequent, at the cost of cars"
+    )
     pool_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1000, description="clips kept on the device, the newest; a clip of ten sweeps of 32 beams takes 2.5 MB, of five of 64 beams 5 MB"
     )

@@ -80,7 +80,9 @@ def open_feed(
     classes = ClassSet(tuple(name for task in detector.head.tasks for name in task))
     plan, source = Plan(batch_size, rank, world_size, seed, first_step), settings.source
     if isinstance(source, SimulationSettings):
-        streets = SimulatedStreets(seed, tuple(source.lidars.items()), source.varied, source.density, _reach(detector.grid))
+        streets = SimulatedStreets(
+            seed, tuple(source.lidars.items()), source.varied, source.density, _reach(detector.grid), source.balanced
+        )
         pool = ClipPool(classes, detector.frame, device)
         return (ArrivalFeed if source.fresh_per_step == "auto" else PoolFeed)(source, streets, pool, plan, settings.workers)
     samples = open_source(source, frame=detector.frame, sweeps=detector.sweeps)

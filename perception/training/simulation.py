@@ -16,11 +16,12 @@ __all__ = ["CLIPS_A_SCENE", "SimulatedStreets"]
 
 @dataclass(frozen=True)
 class SimulatedStreets:
-    """`streets(number)` simulates the clips of one street: of the seed, clips 4 * number to 4 * number + 3.
+    """`streets(number)` simulates the clips of one street: of the seed, clips CLIPS_A_SCENE * number and those behind it.
 
     With one lidar these are the clips that `write_clips` writes for the seed. Picklable, so that processes can be given it.
 
     lidars  (name, share) of the models; each street is seen by one of them
+    balanced  share of the streets on which the rare classes are frequent
     reach   metres: points farther from the vehicle are left out
     """
 
@@ -29,10 +30,12 @@ class SimulatedStreets:
     varied: bool
     density: float
     reach: float = np.inf
+    balanced: float = 0.0
 
     def __call__(self, number: int) -> list[PackedClip]:
         rig = rig_of(self.lidar(number))
-        frames = clip_frames(number, seed=self.seed, density=self.density, rig=rig, varies=self.varied)
+        is_balanced = bool(np.random.default_rng([self.seed, number, 3]).random() < self.balanced)
+        frames = clip_frames(number, seed=self.seed, density=self.density, rig=rig, varies=self.varied, balanced=is_balanced)
         clips = []
         for k, frame in enumerate(frames):
             points = accumulate_sweeps(frame, rig.num_sweeps).points

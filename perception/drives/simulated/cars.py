@@ -38,7 +38,7 @@ _STYLES = {
 def car(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """A car of a style that fits its size, 14 parts."""
     style_name = pick(rng, _likely_styles(*(float(s) for s in size)))
-    return build_car(style_name, size, rng, coat(rng, 13.0, 0.8, (1.2, 60.0), gloss=0.6))
+    return build_car(style_name, size, rng, coat(rng, 9.5, 0.85, (1.0, 60.0), gloss=0.6))
 
 
 def _likely_styles(length: float, width: float, height: float) -> dict[str, float]:

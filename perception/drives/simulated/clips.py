@@ -79,14 +79,17 @@ def simulated_frame(scene: SimulatedScene, index: int, *, rig: Rig = NUSCENES_RI
     )
 
 
-def clip_frames(number: int, *, seed: int, density: float = 1.0, rig: Rig = NUSCENES_RIG, varies: bool = False) -> Iterator[Frame]:
-    """The frames of clips 4 * number to 4 * number + 3 of a seed, all from one street; arguments as of `write_clips`.
+def clip_frames(
+    number: int, *, seed: int, density: float = 1.0, rig: Rig = NUSCENES_RIG, varies: bool = False, balanced: bool = False
+) -> Iterator[Frame]:
+    """The frames of `CLIPS_A_SCENE` clips of a seed, all from street `number`; arguments as of `write_clips`.
 
     Each is scanned when it is asked for, and depends on the arguments only. A clip holds `rig.num_sweeps` of its sweeps.
     """
     rng = np.random.default_rng([seed, number])
     crowd = density * 2.0 ** rng.uniform(-1, 1)
-    scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=1 + _FRAMES_APART * (CLIPS_A_SCENE - 1), density=crowd)
+    num_frames = 1 + _FRAMES_APART * (CLIPS_A_SCENE - 1)
+    scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=num_frames, density=crowd, balanced=balanced)
     if varies:
         rig = rig.varied(np.random.default_rng([seed, number, 1]))
     for k in range(CLIPS_A_SCENE):
@@ -101,16 +104,18 @@ def write_clips(
     density: float = 1.0,
     rig: Rig = NUSCENES_RIG,
     varies: bool = False,
+    balanced: bool = False,
     workers: int = 1,
 ) -> list[Path]:
-    """Simulate `count` clips into `folder/clip-000000.npz`, ..., four from each street; the same seed gives the same bytes.
+    """Simulate `count` clips into `folder/clip-000000.npz`, ..., eight from each street; the same seed gives the same bytes.
 
     density  of the streets, drawn between half and double of it; each depends on the seed and its own number only
     rig      the lidar
     varies   each street is seen from another vehicle (`Rig.varied`)
+    balanced  the rare classes are frequent (`simulate_scene`)
     """
     numbers = range(-(-count // CLIPS_A_SCENE))
-    write = partial(_write_scene, Path(folder), count, seed, density, rig, varies)
+    write = partial(_write_scene, Path(folder), count, seed, density, rig, varies, balanced)
     return [path for paths in map_scenes(write, numbers, workers) for path in paths]
 
 
@@ -184,8 +189,8 @@ def _same(cloud: PointCloud) -> PointCloud:
     return cloud
 
 
-def _write_scene(folder: Path, count: int, seed: int, density: float, rig: Rig, varies: bool, number: int) -> list[Path]:
-    frames = clip_frames(number, seed=seed, density=density, rig=rig, varies=varies)
+def _write_scene(folder: Path, count: int, seed: int, density: float, rig: Rig, varies: bool, balanced: bool, number: int) -> list[Path]:
+    frames = clip_frames(number, seed=seed, density=density, rig=rig, varies=varies, balanced=balanced)
     paths = []
     for k, frame in enumerate(islice(frames, count - number * CLIPS_A_SCENE)):
         paths.append(folder / f"clip-{number * CLIPS_A_SCENE + k:06d}.npz")

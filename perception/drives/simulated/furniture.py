@@ -13,6 +13,7 @@ from perception.drives.simulated.roads import CrossSection, Lot, Plan, Section
 
 ROW_ENDS = 105.0
 ROOMY = 2.75  # metres of a parking strip in which large vehicles stand
+_USUAL, _LARGE = (0.93, 0.05, 0.012, 0.008), (0.8, 0.1, 0.06, 0.04)  # shares of car, truck, trailer and bus among what is parked
 Span = tuple[float, float]
 
 
@@ -71,9 +72,11 @@ class Side:
         return self.plan.stretch(self.arm, along, self.sign * across)
 
 
-def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: tuple[int, ...]) -> list[Standing]:
+def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: tuple[int, ...], balanced: bool = False) -> list[Standing]:
     """Everything that stands on the street of one scene; one construction site on one of `site_arms`, one parked bus and one trailer
     where there is room for them.
+
+    balanced  more of the rare classes: a site on several sides, more racks of cycles, rows of barriers and of cones, large vehicles parked
     """
     sides = [Side(plan, arm, sign) for arm in plan.arms for sign in (-1, 1)]
     closed: dict[Side, list[Span]] = {side: [] for side in sides}
@@ -84,26 +87,27 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
     order = [sides[i] for i in rng.permutation(len(sides))]
     # the site needs a parking strip, or a yard behind the sidewalk
     possible = [side for side in order if side.section.parking != "none" or not side.has_lot]
-    site = next((side for side in possible if side.arm in site_arms and side.section.parking != "none"), None) or possible[0]
-    begin, length = _free_stretch(site, closed[site], 23.0, rng), float(rng.uniform(11, 14))
-    things += construction_site(site, begin, length, rng)
-    closed[site].append((begin - 9, begin + length + 6))
-    roomy = [side for side in order if side != site and side.section.parking == "parallel" and side.strip > ROOMY]
-    first = dict(zip(roomy[:2], ("bus", "trailer"), strict=False))  # the rare classes
-    if rng.random() < 0.3:
-        row, count = order[-1], int(rng.integers(5, 22))
-        along = float(row.begins + rng.uniform(2, 30))
-        if _is_open(closed[row], along - 1, along + 2.5 * count):
-            things += barriers(row, along, count, rng)
-            closed[row].append((along - 1, along + 2.5 * count))
+    best = [side for side in possible if side.arm in site_arms and side.section.parking != "none"]
+    sites = (best + [side for side in possible if side not in best])[: 3 if balanced else 1]
+    for site in sites:
+        begin, length = _free_stretch(site, closed[site], 23.0, rng), float(rng.uniform(11, 14))
+        things += construction_site(site, begin, length, rng)
+        closed[site].append((begin - 15, begin + length + 6))
+    roomy = [side for side in order if side not in sites and side.section.parking == "parallel" and side.strip > ROOMY]
+    first = dict(zip(roomy, ("bus", "trailer", *(("trailer", "bus") if balanced else ())), strict=False))  # the rare classes
+    for row in order[-3:] if balanced else order[-1:]:
+        if rng.random() < (0.6 if balanced else 0.4):
+            things += _row_of(row, closed[row], "barrier", int(rng.integers(5, 22)), rng)
+        if rng.random() < (0.7 if balanced else 0.4):
+            things += _row_of(row, closed[row], "traffic_cone", int(rng.integers(3, 14)), rng)
     crowd = density * rng.lognormal(-0.15, 0.6)
     for side in sides:
-        if not side.has_lot and side != site and rng.random() < 0.2 * density:
+        if not side.has_lot and side not in sites and rng.random() < (0.7 if balanced else 0.25) * density:
             along = float(side.begins + rng.uniform(4, 30))
             if _is_open(closed[side], along - 2.0, along + 8.0):
                 things += rack(side, along, rng)
                 closed[side].append((along - 2.0, along + 8.0))
-        things += parked_row(side, closed[side], _occupancy(density, rng), rng, first=first.get(side))
+        things += parked_row(side, closed[side], _occupancy(density, rng), rng, first=first.get(side), balanced=balanced)
         for _ in range(rng.poisson(0.5 * crowd)):
             along, count = float(side.begins + rng.uniform(0, 70)), int(1 + rng.geometric(0.5))
             if _is_open(closed[side], along - 1, along + count):
@@ -115,7 +119,7 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
 
 def _occupancy(density: float, rng: np.random.Generator) -> float:
     """Share of the places that are taken: most rows are nearly full, some nearly empty."""
-    return float(min(rng.beta(2.6, 0.6) * min(density, 1.0), 0.97))
+    return float(min(rng.beta(2.0, 0.8) * min(density, 1.0), 0.97))
 
 
 def _one_of(sides: list[Side], rng: np.random.Generator) -> Side:
@@ -136,7 +140,9 @@ def _free_stretch(side: Side, closed: list[Span], length: float, rng: np.random.
     return max([along, *(high + 10 for _, high in closed)])
 
 
-def parked_row(side: Side, closed: list[Span], occupancy: float, rng: np.random.Generator, *, first: str | None = None) -> list[Standing]:
+def parked_row(
+    side: Side, closed: list[Span], occupancy: float, rng: np.random.Generator, *, first: str | None = None, balanced: bool = False
+) -> list[Standing]:
     """Vehicles in the parking strip: one behind the other 0.8 - 2.2 m apart, or side by side; none where the strip is closed.
 
     first  class of a vehicle that stands at the head of the row
@@ -165,7 +171,7 @@ def parked_row(side: Side, closed: list[Span], occupancy: float, rng: np.random.
         if not next(taken):
             along += 6.2 / tight
             continue
-        name = first or str(rng.choice(["car", "truck", "trailer", "bus"], p=[0.93, 0.05, 0.012, 0.008]))
+        name = first or str(rng.choice(["car", "truck", "trailer", "bus"], p=_LARGE if balanced else _USUAL))
         size = draw_size(name, rng)
         if size[1] > side.strip + 0.3:
             name, size = "car", draw_size("car", rng)
@@ -247,6 +253,21 @@ def barriers(side: Side, begin: float, count: int, rng: np.random.Generator, *, 
     return row
 
 
+def _row_of(side: Side, closed: list[Span], class_name: str, count: int, rng: np.random.Generator) -> list[Standing]:
+    """Barriers behind the kerb, or cones 1.5 to 3.5 m apart along it, where the kerb is free; they close it."""
+    pitch = 2.5 if class_name == "barrier" else float(rng.uniform(1.5, 3.5))
+    begin = float(side.begins + rng.uniform(2, 30))
+    if not _is_open(closed, begin - 1, begin + pitch * count):
+        return []
+    closed.append((begin - 1, begin + pitch * count))
+    if class_name == "barrier":
+        return barriers(side, begin, count, rng)
+    section = side.section
+    across = (section.kerb if section.parking == "none" else section.parking_begins) + float(rng.uniform(0.45, 0.6))
+    spots = [(begin + pitch * i, across + float(rng.normal(0, 0.05))) for i in range(count)]
+    return [side.place(class_name, *spot, rng.uniform(-3, 3), draw_size(class_name, rng)) for spot in spots]
+
+
 def construction_site(side: Side, begin: float, length: float, rng: np.random.Generator) -> list[Standing]:
     """A closed part of the parking strip, or a yard behind the sidewalk where there is none: barriers end to end along the lane, a
     slanting line of cones before, a machine, workers.
@@ -256,8 +277,8 @@ def construction_site(side: Side, begin: float, length: float, rng: np.random.Ge
     site, section = [], side.section
     edge = section.parking_begins if section.parking != "none" else section.front + 0.2
     site += barriers(side, begin, int(length / 2.3) + 1, rng, across=edge + 0.35)
-    for i in range(4):
-        spot = begin - 2.2 - 1.6 * i, edge + 0.6 + 0.45 * i
+    for i in range(int(rng.integers(4, 8))):
+        spot = begin - 2.2 - 1.6 * i, edge + 0.6 + min(0.45 * i, 1.35)
         site.append(side.place("traffic_cone", *spot, rng.uniform(-3, 3), draw_size("traffic_cone", rng)))
     size = np.minimum(draw_size("construction_vehicle", rng), (6.0, 2.5, 3.0))
     site.append(side.place("construction_vehicle", begin + length / 2, edge + 2.2, rng.normal(0, 0.02), size))

@@ -38,7 +38,7 @@ def house(pile: Pile, side: Frontage, begin: float, end: float, front: float, rn
     length, depth = end - begin, float(rng.uniform(8, 14))
     height = float(rng.uniform(3.2, 7.5) if is_low else rng.uniform(6, 22))
     storey = float(rng.uniform(2.8, 3.6))
-    wall, trim = surface_reading(26, rng), surface_reading(30, rng)
+    wall, trim = surface_reading(33, rng), surface_reading(37, rng)
     light, warm, fresh = rng.integers(110, 215, 3).tolist()
     tint = (warm - 162) // 4, (fresh - 162) // 8
     color = light + tint[0], light + tint[1], light - tint[0]  # plaster and brick: warm or cold, hardly coloured

@@ -69,10 +69,10 @@ class LidarModel:
     intensity_top: float = 255.0
     gain: Table = ((0, 1),)
     reading_noise: float = 0.12
-    floor: Table = ((0, 0.6), (25, 0.9), (30, 1.5), (35, 3.2), (45, 7.5), (55, 12), (65, 17), (75, 22), (90, 38), (105, 55))
+    floor: Table = ((0, 0.6), (25, 0.9), (30, 1.5), (35, 3.2), (45, 7.5), (55, 12), (65, 17.5), (75, 25), (90, 42), (105, 62))
     zero_below: Table | None = None
     grazing: float = 0.0
-    gap_chance: Table = ((0, 0.004), (10, 0.014), (20, 0.022), (40, 0.03), (60, 0.04))
+    gap_chance: Table = ((0, 0.002), (10, 0.009), (20, 0.017), (40, 0.03), (60, 0.04))
     edge_chance: float = 0.12
     missing_readings: np.ndarray = field(default_factory=lambda: np.zeros(0))
     blind: tuple[tuple[int, int, float, float], ...] = ()

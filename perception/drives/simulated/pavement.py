@@ -26,7 +26,7 @@ TILE = 12.5  # metres, the longest side of a tile: half and double of it are slo
 _TOGETHER = 8192  # heights worked out at once: temporaries stay in the processor's cache
 _VERGE_CELL = 1.25  # metres: half of the distance between the knots of its roughness
 COLORS = {"asphalt": (70, 70, 74), "sidewalk": (150, 146, 138), "verge": (92, 108, 62), "paint": (225, 225, 220)}
-MEDIAN_READING = {"asphalt": 32.0, "sidewalk": 48.0, "verge": 32.0, "paint": 170.0}  # at normal incidence
+MEDIAN_READING = {"asphalt": 33.0, "sidewalk": 48.0, "verge": 32.0, "paint": 170.0}  # at normal incidence
 
 Place = Callable[[np.ndarray, np.ndarray, CrossSection], np.ndarray]  # metres at places (x, y) of the street frame, in their shape
 

@@ -8,7 +8,7 @@ from perception.drives.simulated.parts import Parts, Surface, coat, pick, rubber
 
 
 def _cloth(rng: np.random.Generator) -> Surface:
-    return coat(rng, 30.0, 0.65, (4.0, 85.0), gray=0.45)
+    return coat(rng, 20.0, 0.7, (3.0, 85.0), gray=0.45)
 
 
 def _skin(rng: np.random.Generator) -> Surface:
@@ -27,9 +27,9 @@ def walking(size: np.ndarray, rng: np.random.Generator, strides: Sequence[float]
     draw, h = rng.uniform, parts.height * rng.uniform(0.96, 0.995)
     trousers, jacket, skin, luggage = _cloth(rng), _cloth(rng), _skin(rng), _cloth(rng)
     # people do not grow as wide as their boxes, which hold swinging arms and bags
-    shoulder = min(draw(0.22, 0.28) * (h / 1.72) ** 0.7, parts.width * 0.44)
-    depth = min(draw(0.14, 0.2) * (h / 1.72) ** 0.7, parts.length * 0.34)
-    hip, neck, knee = h * draw(0.46, 0.5), h * draw(0.82, 0.845), draw(0.072, 0.1)
+    shoulder = min(draw(0.19, 0.25) * (h / 1.72) ** 0.7, parts.width * 0.44)
+    depth = min(draw(0.11, 0.17) * (h / 1.72) ** 0.7, parts.length * 0.34)
+    hip, neck, knee = h * draw(0.46, 0.5), h * draw(0.82, 0.845), draw(0.062, 0.088)
     reach = min(draw(0.2, 0.36) * h / 1.72, parts.length / 2 - 0.08)
     wears_skirt = draw() < 0.12
     extra = pick(rng, {"none": 0.5, "backpack": 0.18, "bag": 0.18, "suitcase": 0.06, "umbrella": 0.04, "coat": 0.12})

@@ -10,7 +10,7 @@ BARK = (88, 70, 54)
 
 
 def tree(
-    pile: Pile, x: float, y: float, height: float, rng: np.random.Generator, *, clear: float, scale: float = 1.0, reading: float = 28.0
+    pile: Pile, x: float, y: float, height: float, rng: np.random.Generator, *, clear: float, scale: float = 1.0, reading: float = 34.0
 ) -> None:
     """A trunk, two boughs and a ragged crown of three to five ellipsoids that begins `clear` metres above the ground.
 
@@ -35,7 +35,7 @@ def tree(
 def kerb_tree(pile: Pile, side: Frontage, along: float, height: float, rng: np.random.Generator) -> None:
     """A slender tree between kerb and sidewalk whose crown was cut back on the side of the road and hangs over the sidewalk."""
     clear, width = rng.uniform(2.55, 3.2), rng.uniform(2.0, 3.2)
-    reading, extinction = surface_reading(24, rng, 0.35), float(np.exp(rng.uniform(np.log(1.2), np.log(6.0))))
+    reading, extinction = surface_reading(30, rng, 0.35), float(np.exp(rng.uniform(np.log(1.2), np.log(6.0))))
     x, y = side.at(along, side.furniture[1] - 0.4)
     pile.begin(x, y)
     pile.pole(x, y, -0.5, rng.uniform(0.07, 0.16), clear + 1.2, reading=20.0, color=BARK)

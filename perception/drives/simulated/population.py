@@ -12,12 +12,14 @@ from perception.drives.simulated.traffic import Movers
 
 # class -> (share in the vehicle lanes, desired speed m/s, its standard deviation); "road_train" is a truck with a trailer
 VEHICLES = {
-    "car": (0.81, 9.5, 1.3),
+    "car": (0.78, 9.5, 1.3),
     "truck": (0.08, 8.2, 0.8),
     "bus": (0.03, 7.5, 0.6),
     "road_train": (0.03, 7.5, 0.6),
-    "motorcycle": (0.05, 9.8, 1.3),
+    "motorcycle": (0.08, 9.8, 1.3),
 }
+# the same where rare classes are wanted often
+BALANCED = {"car": 0.54, "truck": 0.12, "bus": 0.1, "road_train": 0.1, "motorcycle": 0.14}
 CYCLES = {"bicycle": (4.8, 0.6), "motorcycle": (6.5, 0.6)}  # desired speeds in a bicycle lane
 HITCH = 0.6  # metres between a truck and its trailer
 GROUP_SIZES = (0.50, 0.27, 0.11, 0.06, 0.03, 0.02, 0.01)  # share of walking groups of 1, 2, ... people
@@ -65,20 +67,23 @@ class Population:
         return Movers(self.routes, np.array(self.length), np.array(self.s), speed, desired, is_person, has_lights)
 
 
-def populate(rng: np.random.Generator, plan: Plan, density: float) -> Population:
-    """Vehicles and cyclists in all lanes, then people on the sidewalks."""
+def populate(rng: np.random.Generator, plan: Plan, density: float, *, balanced: bool = False) -> Population:
+    """Vehicles and cyclists in all lanes, then people on the sidewalks.
+
+    balanced  more of the rare classes, fewer cars
+    """
     population = Population()
     # some streets are full, some are empty
     traffic, crowd = density * rng.lognormal(0.0, 0.4), density * rng.lognormal(-0.15, 0.6)
     for arm in plan.arms:
         for lane in routes.lanes(plan, arm):
-            _fill_lane(population, plan, arm, lane, rng, traffic * rng.lognormal(0.0, 0.3))
+            _fill_lane(population, plan, arm, lane, rng, traffic * rng.lognormal(0.0, 0.3), balanced)
     for _ in range(rng.poisson(7.0 * len(plan.arms) * crowd)):
         _add_group(population, plan, rng)
     return population
 
 
-def _fill_lane(population: Population, plan: Plan, arm: int, lane: int, rng: np.random.Generator, density: float) -> None:
+def _fill_lane(population: Population, plan: Plan, arm: int, lane: int, rng: np.random.Generator, density: float, balanced: bool) -> None:
     """Queue up vehicles against the direction of travel: from the far end after the crossing to the far end before it.
 
     The way out of an arm from which nobody comes straight on is filled by those who turn.
@@ -90,7 +95,7 @@ def _fill_lane(population: Population, plan: Plan, arm: int, lane: int, rng: np.
         straight = ways["straight"]
         clear = straight.crossing + DOWNSTREAM
         while clear > straight.crossing:  # on the way out; the crossing itself starts empty
-            clear = _add_vehicle(population, plan, straight, lane, clear, rng, density, end=straight.crossing)
+            clear = _add_vehicle(population, plan, straight, lane, clear, rng, density, balanced, end=straight.crossing)
     clear = -1.0  # the rear of the vehicle ahead, in s
     if (arm, lane) == (0, 0):  # somebody has to carry the sensors: one car comes for sure, and in time
         clear = -float(rng.uniform(5, 60) if plan.has_lights else rng.uniform(120, 190))
@@ -103,7 +108,7 @@ def _fill_lane(population: Population, plan: Plan, arm: int, lane: int, rng: np.
         movement = "straight"
         if turns and ("straight" not in ways or rng.random() < 0.33):
             movement = turns[int(rng.integers(len(turns)))]
-        clear = _add_vehicle(population, plan, ways[movement], lane, clear, rng, density)
+        clear = _add_vehicle(population, plan, ways[movement], lane, clear, rng, density, balanced)
 
 
 def _add_vehicle(
@@ -114,17 +119,18 @@ def _add_vehicle(
     clear: float,
     rng: np.random.Generator,
     density: float,
+    balanced: bool,
     *,
     end: float = -np.inf,
 ) -> float:
     """One road user whose front is behind `clear`, unless its rear would be behind `end`; returns its rear."""
     is_turning = np.isfinite(route.slow)
     if lane == BICYCLE_LANE:
-        kind = "bicycle" if rng.random() < 0.75 else "motorcycle"
-        gap = 4.0 + rng.exponential(180 / density)
+        kind = "bicycle" if rng.random() < (0.6 if balanced else 0.75) else "motorcycle"
+        gap = 4.0 + rng.exponential((60 if balanced else 180) / density)
     else:
         names = list(VEHICLES)
-        kind = str(rng.choice(names, p=[VEHICLES[name][0] for name in names]))
+        kind = str(rng.choice(names, p=[BALANCED[name] if balanced else VEHICLES[name][0] for name in names]))
         if is_turning and kind != "motorcycle":  # long vehicles would need the neighbouring lane
             kind = "car"
         gap = 4.0 + rng.exponential(62 / density)

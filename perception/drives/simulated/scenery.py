@@ -58,7 +58,7 @@ def line_kerb(pile: Pile, road: Roadside, density: float, radius: float, rng: np
         lamp(pile, road.near(along), along, inner + 0.3, rng)
         along += spacing
     row_of_trees(pile, road, density, radius, rng)
-    if rng.random() < 0.6:
+    if rng.random() < 0.35:
         line_of_pieces(pile, road, radius, rng)
     for _ in range(rng.poisson(3 * density)):
         along = rng.uniform(road.begins, radius)
@@ -72,7 +72,7 @@ def line_kerb(pile: Pile, road: Roadside, density: float, radius: float, rng: np
 
 def row_of_trees(pile: Pile, road: Roadside, density: float, radius: float, rng: np.random.Generator) -> None:
     """Slender trees cut back from the road, wide crowns high over it, or none."""
-    row = str(rng.choice(["slender", "avenue", "none"], p=[0.4, 0.4, 0.2]))
+    row = str(rng.choice(["slender", "avenue", "none"], p=[0.35, 0.52, 0.13]))
     if row == "none":
         return
     plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
@@ -111,7 +111,7 @@ def line_front(pile: Pile, road: Roadside, style: str, first: float, density: fl
         kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
         if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
             house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")
-        if front > edge_of_walk + 2.5 and rng.random() < 0.85:
+        if front > edge_of_walk + 2.5 and rng.random() < 0.7:
             edge = edge_of_walk + rng.uniform(0.3, 1.2)
             boundary = str(rng.choice(["hedge", "fence", "wall"], p=[0.5, 0.16, 0.34]))
             part = along + length * rng.uniform(0.6, 1.0)
@@ -143,16 +143,16 @@ def edge_of_lot(pile: Pile, road: Roadside, lot: Lot, rng: np.random.Generator) 
 def fill_background(pile: Pile, density: float, radius: float, rng: np.random.Generator) -> None:
     """Trees in groups and large blocks behind the first row, to be seen through the gaps and above the roofs."""
     for q in range(4):
-        for _ in range(rng.poisson(2.2 * density)):
+        for _ in range(rng.poisson(3.5 * density)):
             x, y = _in_quadrant(rng.uniform(40, radius + 15, 2), q)
             for _ in range(int(rng.integers(1, 4))):
                 dx, dy = rng.normal(0, 5, 2)
-                tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5, reading=45.0)
+                tree(pile, x + dx, y + dy, rng.uniform(8, 18), rng, clear=rng.uniform(1.5, 4.0), scale=1.5, reading=38.0)
         for _ in range(rng.poisson(10 * density)):
             x, y = _in_quadrant(rng.uniform(40, radius + 20, 2), q)
             pile.begin(x, y)
             size = rng.uniform(8, 26), rng.uniform(8, 20), rng.uniform(6, 30) + 3
-            pile.box(x, y, -3.0, size, rng.choice([0.0, rng.uniform(0, np.pi)]), reading=float(np.clip(50 * rng.lognormal(0, 0.5), 8, 120)))
+            pile.box(x, y, -3.0, size, rng.choice([0.0, rng.uniform(0, np.pi)]), reading=float(np.clip(45 * rng.lognormal(0, 0.5), 8, 120)))
 
 
 def _in_quadrant(place: np.ndarray, q: int) -> tuple[float, float]:

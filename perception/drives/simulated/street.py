@@ -114,6 +114,7 @@ def simulate_scene(
     start_us: int = 1_600_000_000_000_000,
     pose_errors: float = 1.0,
     keeps_height: bool = False,
+    balanced: bool = False,
 ) -> SimulatedScene:
     """One drive through a new street.
 
@@ -122,12 +123,13 @@ def simulate_scene(
     radius      metres around the ego vehicle in which objects are annotated
     pose_errors   how far recorded poses are off: 0 not at all, 1 as usual (4 cm, 0.04 degrees)
     keeps_height  recorded poses have the true height; else it is 0, as on nuScenes
+    balanced      for training: the rare classes are three times as frequent as on real streets, at the cost of cars
     """
     if num_frames < 1 or density <= 0 or radius <= 0:
         raise UsageError(f"simulate_scene: expected num_frames >= 1, density > 0 and radius > 0, got {num_frames}, {density} and {radius}")
     timestamps_us = start_us + FRAME_US * np.arange(num_frames, dtype=np.int64) + rng.integers(-JITTER_US, JITTER_US + 1, num_frames)
     plan = draw_plan(rng)
-    population = populate(rng, plan, density)
+    population = populate(rng, plan, density, balanced=balanced)
     duration = num_frames * FRAME_US / 1e6
     wants_turn = bool(rng.random() < 0.5)
     # the ego vehicle's light turns green a few seconds into the scene
@@ -135,7 +137,7 @@ def simulate_scene(
     motion = simulate_traffic(population.movers(has_lights=plan.has_lights), clock=clock, warm_up=WARM_UP, duration=LEAD + duration + TAIL)
     ego = _choose_ego(population, motion, wants_turn)
     # the construction site lies on the ego vehicle's way
-    standing = furnish(rng, plan, density, site_arms=population.routes[ego].arms)
+    standing = furnish(rng, plan, density, site_arms=population.routes[ego].arms, balanced=balanced)
     # the street lies anywhere on the map, turned by any angle; all of it at x, y > 0, where maps have pixels
     street_to_global = Transform.from_yaw(rng.uniform(-np.pi, np.pi), (*rng.uniform(1.1 * REACH, 2.2 * REACH, 2), 0.0))
     seed = int(rng.integers(2**62))
