@@ -176,13 +176,23 @@ def detector(
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of both candidates; the peer's sparse backbone has one.")] = 2,
     repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 7,
+    device: Annotated[str, typer.Option(help="cpu, beside the published way; or cuda, step by step and as CUDA graphs.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="On a GPU: float16, float32 or all.")] = "all",
 ) -> None:
-    """Milliseconds of CenterPoint on the CPU by stage, beside the published way of computing it."""
+    """Milliseconds of CenterPoint by stage: on the CPU beside the published way of computing it, on a GPU beside what it allows."""
     import benchmark_detector as bench
     import benchmark_ops
 
     print_machine()
-    bench.print_table(benchmark_ops.read_cloud(cloud) if cloud else benchmark_ops.ten_sweeps(264_000), threads, repeats)
+    points = benchmark_ops.read_cloud(cloud) if cloud else benchmark_ops.ten_sweeps(264_000)
+    if device == "cpu":
+        bench.print_table(points, threads, repeats)
+        return
+    import benchmark_detector_gpu as on_gpu
+    import torch
+
+    with torch.cuda.device(device):
+        on_gpu.print_tables(points, on_gpu.DTYPES if dtype == "all" else (dtype,), max(repeats, 50))
 
 
 @app.command()
