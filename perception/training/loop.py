@@ -15,6 +15,7 @@ from perception.core.errors import CheckpointError, UsageError
 from perception.detection.center_point import CenterPoint
 from perception.detection.head import HeadMaps
 from perception.detection.weights import load_state
+from perception.training.ahead import BatchesAhead, Feed
 from perception.training.ema import Ema
 from perception.training.log import LossWindow, Status
 from perception.training.loop_settings import LoopSettings
@@ -24,20 +25,6 @@ from perception.training.schedule import Length, one_cycle
 from perception.training.sync_norm import with_sync_norm
 
 
-class Feed(Protocol):
-    """Where samples come from.
-
-    batch(number)    this process's samples of a batch, on its device: every so many of the whole, from its rank on; a number tells which
-    steps_per_epoch  batches in which every sample comes once; None for endless data
-    wait_seconds     that the caller has waited for data so far
-    """
-
-    steps_per_epoch: int | None
-    wait_seconds: float
-
-    def batch(self, step: int, /) -> list[Sample]: ...
-
-
 class LossValues(Protocol):
     """total: a scalar with a gradient; parts: what it is made of, scalars without one, by name."""
 
@@ -45,6 +32,9 @@ class LossValues(Protocol):
     def total(self) -> Tensor: ...
     @property
     def parts(self) -> dict[str, Tensor]: ...
+
+
+_THREADS = 4  # that augment samples for a GPU
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,8 @@ class Loop:
         self._rising = self.length.rising(settings.optimizer)
         self.step = self.samples = 0
         self._rate = 0.0
-        self._ahead: dict[int, list[Sample]] = {}
+        end = None if self.length.steps is None else self.length.steps * settings.accumulate
+        self._batches = BatchesAhead(parts.feed, self._augmented, threads=_THREADS if self.device.type == "cuda" else 0, end=end)
         self.start_clock()
 
     @property
@@ -111,13 +102,12 @@ class Loop:
         """Begin to count the time of training, `seconds` of which have passed before."""
         now = time.monotonic()
         self._start, self._looked, self._began = now - seconds, now, now
-        self._waited_before = self._parts.feed.wait_seconds
+        self._waited_before = self._batches.wait_seconds
         self._looked_at = (self.samples, self._waited_before)
 
     def fetch(self) -> None:
         """The next batch already now, so that the start of the feed is no part of the time of training."""
-        number = self.step * self.settings.accumulate
-        self._ahead[number] = self._parts.feed.batch(number)
+        self._batches.fetch(self.step * self.settings.accumulate, self.progress)
 
     def advance(self, progress: float) -> None:
         """One step of the optimizer, at this progress of the schedule. Nothing here waits for the device but what the parts do."""
@@ -139,18 +129,18 @@ class Loop:
     def look(self, progress: float) -> Status:
         """The losses since the last look. Raises NonFiniteLoss, in every process, where one is no number."""
         losses, norm = self._window.take(self._forward.names, self.step, self._processes, may_skip=self._scaler.is_enabled())
-        (samples, waited), feed = self._looked_at, self._parts.feed
+        samples, waited = self._looked_at
         now = time.monotonic()
         seconds = max(now - self._looked, 1e-9)
-        speed, waiting = (self.samples - samples) / seconds, (feed.wait_seconds - waited) / seconds
-        self._looked, self._looked_at = now, (self.samples, feed.wait_seconds)
+        speed, waiting = (self.samples - samples) / seconds, (self._batches.wait_seconds - waited) / seconds
+        self._looked, self._looked_at = now, (self.samples, self._batches.wait_seconds)
         steps = self.length.steps if self.length.seconds is None else None
         return Status(self.step, steps, progress, self.samples, self._rate, losses, norm, self.seconds, speed, waiting)
 
     @property
     def waiting(self) -> float:
         """Share of the time of this process that it waited for data."""
-        return (self._parts.feed.wait_seconds - self._waited_before) / max(time.monotonic() - self._began, 1e-9)
+        return (self._batches.wait_seconds - self._waited_before) / max(time.monotonic() - self._began, 1e-9)
 
     @property
     def num_processes(self) -> int:
@@ -197,7 +187,7 @@ class Loop:
         """Gradients of a step into the parameters. Returns total loss and its parts (1 + parts,), and the tokens of the samples."""
         count, rows, tokens = self.settings.accumulate, [], []
         for part in range(count):
-            samples = self._samples(self.step * count + part, progress)
+            samples = self._batches.batch(self.step * count + part, progress)
             targets = self._parts.targets(samples)
             is_last = part == count - 1
             if isinstance(self._module, DistributedDataParallel):
@@ -209,12 +199,14 @@ class Loop:
             tokens += [sample.token for sample in samples]
         return rows[0] if count == 1 else torch.stack(rows).mean(dim=0), tokens
 
-    def _samples(self, number: int, progress: float) -> list[Sample]:
-        """This process's samples of a batch, augmented: by the sample's place in the whole batch, however many processes there are."""
-        samples = self._ahead.pop(number, None) or self._parts.feed.batch(number)
+    def close(self) -> None:
+        """End the threads that make batches; before the feed is closed."""
+        self._batches.close()
+
+    def _augmented(self, sample: Sample, number: int, place: int, progress: float) -> Sample:
+        """One of this process's samples: by its place in the whole batch, however many processes there are."""
         rank, count = self._processes.rank, self._processes.count
-        seeds = ([self.settings.seed, number, rank + count * i] for i in range(len(samples)))
-        return [self._parts.augment(s, np.random.default_rng(seed), progress) for s, seed in zip(samples, seeds, strict=True)]
+        return self._parts.augment(sample, np.random.default_rng([self.settings.seed, number, rank + count * place]), progress)
 
     def _device_random(self) -> Tensor:
         return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.empty(0, dtype=torch.uint8)

@@ -20,9 +20,9 @@ class SimulatedStreets:
 
     With one lidar these are the clips that `write_clips` writes for the seed. Picklable, so that processes can be given it.
 
-    lidars  (name, share) of the models; each street is seen by one of them
+    lidars    (name, share) of the models; each street is seen by one of them
+    reach     metres: points farther from the vehicle are left out
     balanced  share of the streets on which the rare classes are frequent
-    reach   metres: points farther from the vehicle are left out
     """
 
     seed: int

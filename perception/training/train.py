@@ -121,7 +121,8 @@ def train(
         opened = open_feed(config.data, detector, device=processes.device, batch_size=settings.batch_size, seed=settings.seed, **numbers)
         with closing(opened) as feed:
             parts = Parts(feed, augment, lambda samples: make_targets(samples, detector, config.loss), _loss_of(config.loss))
-            return run(Loop(network, parts, settings, processes), folder, processes, state=state, after_look=after_look)
+            with closing(Loop(network, parts, settings, processes)) as loop:
+                return run(loop, folder, processes, state=state, after_look=after_look)
     finally:
         torch.backends.cudnn.benchmark = benchmark
         processes.close()

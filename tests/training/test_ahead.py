@@ -1,0 +1,89 @@
+"""Batches that threads make ahead: the same as without them, in order, and errors that arrive."""
+
+import threading
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from perception.training.ahead import BatchesAhead  # noqa: E402
+from perception.training.sample import Sample  # noqa: E402
+
+
+def named(token: str) -> Sample:
+    return Sample(token, torch.zeros(0, 5), torch.zeros(0, 9), torch.zeros(0, dtype=int), torch.zeros(0, dtype=int), torch.zeros(3))
+
+
+class Feed:
+    """Two samples a batch, named by number; it notes what it was asked for and in which thread."""
+
+    steps_per_epoch = None
+    wait_seconds = 0.0
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.asked: list[int] = []
+        self.threads: set[str] = set()
+        self._broken = broken
+
+    def batch(self, number: int) -> list[Sample]:
+        self.asked.append(number)
+        self.threads.add(threading.current_thread().name)
+        if number == self._broken:
+            raise ValueError(f"no batch {number}")
+        return [named(f"{number}a"), named(f"{number}b")]
+
+
+def changed(sample: Sample, number: int, place: int, progress: float) -> Sample:
+    time.sleep(0.003 * (2 - place))  # the second one is ready first
+    return named(f"{sample.token} {number} {place}")
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_batches_come_whole_and_in_order(threads):
+    feed = Feed()
+    batches = BatchesAhead(feed, changed, threads=threads, end=5)
+    batches.fetch(2, 0.0)
+    found = [[sample.token for sample in batches.batch(number, 0.0)] for number in (2, 3, 4)]
+    batches.close()
+    assert found == [[f"{n}a {n} 0", f"{n}b {n} 1"] for n in (2, 3, 4)]
+    assert feed.asked == [2, 3, 4]  # each once, none behind the end
+    assert len(feed.threads) == 1
+
+
+def test_two_batches_are_begun_ahead():
+    feed = Feed()
+    batches = BatchesAhead(feed, changed, threads=2)
+    batches.batch(0, 0.0)
+    batches.close()
+    assert feed.asked[:3] == [0, 1, 2][: len(feed.asked)]
+    assert max(feed.asked) <= 2
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_error_of_the_feed_arrives_with_its_batch(threads):
+    batches = BatchesAhead(Feed(broken=1), changed, threads=threads)
+    assert len(batches.batch(0, 0.0)) == 2
+    with pytest.raises(ValueError, match="no batch 1"):
+        batches.batch(1, 0.0)
+    batches.close()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_error_of_the_augmentation_arrives(threads):
+    def broken(*_: object) -> Sample:
+        raise ValueError("cannot be turned")
+
+    batches = BatchesAhead(Feed(), broken, threads=threads)
+    with pytest.raises(ValueError, match="cannot be turned"):
+        batches.batch(0, 0.0)
+    batches.close()
+
+
+def test_progress_is_that_of_the_beginning():
+    seen = []
+    batches = BatchesAhead(Feed(), lambda sample, number, place, progress: seen.append((number, progress)) or sample, threads=1, end=2)
+    batches.batch(0, 0.25)
+    batches.batch(1, 0.5)
+    batches.close()
+    assert sorted(set(seen)) == [(0, 0.25), (1, 0.25)]
