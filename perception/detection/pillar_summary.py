@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cuda_ops import Grid, scatter_max, voxelize_mean
 from perception.detection.layers import DenseNormRelu
+from perception.detection.row_limits import RowLimits
 from perception.detection.voxels import VoxelFeatures
 
 _COLUMNS = 5  # of a point
@@ -69,8 +70,10 @@ class PillarSummaryReader(nn.Module):
         # Half pillars, metres, 64 steps of intensity, half seconds: a column of a direction is worth as much as any other.
         self.register_buffer("scale", torch.tensor([2 / size_x, 2 / size_y, 1, 1 / 64, 2]), persistent=False)
 
-    def voxelize(self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None) -> SummarizedPillars:
-        """clouds: one (N, 5) float32 a sample."""
+    def voxelize(
+        self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None, _limits: RowLimits | None = None
+    ) -> SummarizedPillars:
+        """clouds: one (N, 5) float32 a sample. There is no way with fixed shapes (`FixedNetwork.supports`)."""
         points = clouds[0] if len(clouds) == 1 else torch.cat(list(clouds))
         batch_index = torch.zeros(len(points), dtype=torch.int32, device=points.device)
         if len(clouds) > 1:
