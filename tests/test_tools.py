@@ -240,3 +240,20 @@ def test_the_peer_of_the_detector_finds_the_same(kind):
     assert peer.labels.tolist() == ours.labels.tolist()
     torch.testing.assert_close(peer.rows[:, :3], ours.rows[:, :3], rtol=1e-3, atol=1e-3)
     assert set(seconds) == set(module.STAGES)
+
+
+def test_each_augmentation_changes_its_panel():
+    pytest.importorskip("torch")
+    from perception.core import NUSCENES_DETECTION
+    from perception.training.augment import augment
+    from perception.training.augment_settings import AugmentSettings
+    from perception.training.object_bank import build_object_bank
+    from tests.training.scenes import crowded
+
+    module, sample, panels = tool("draw_augmentation"), crowded(), []
+    bank = build_object_bank([crowded(1)], NUSCENES_DETECTION, "ego")
+    for title, values in module.PANELS:
+        found = augment(sample, AugmentSettings.model_validate(values), np.random.default_rng(7), bank)
+        panels.append(module.draw_sample(found, "" if "grey" not in title else "grey: intensity", radius=35, size=300).tobytes())
+    assert len(panels) % module.COLUMNS == 0
+    assert len(set(panels)) == len(panels)

@@ -13,9 +13,11 @@ from perception.cli.checkpoint import checkpoint
 from perception.cli.detect import detect
 from perception.cli.doctor import doctor
 from perception.cli.evaluate import evaluate
+from perception.cli.object_bank import object_bank
 from perception.cli.run import run as run_command
 from perception.cli.simulate import simulate
 from perception.cli.track import track
+from perception.cli.train import train
 from perception.cli.validate import validate
 from perception.cli.view import view
 from perception.core.errors import PerceptionError, UsageError
@@ -28,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (doctor, simulate, run_command, detect, track, evaluate, validate, view):
+for command in (doctor, simulate, run_command, detect, track, evaluate, validate, view, train, object_bank):
     app.command()(command)
 app.add_typer(checkpoint)
 

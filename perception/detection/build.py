@@ -4,11 +4,14 @@ import math
 
 from perception.detection.center_point import CenterPoint
 from perception.detection.config import (
+    IOU_ALPHA,
     CenterPointSettings,
     DynamicMeanReaderSettings,
     DynamicPillarReaderSettings,
     HardSettings,
     MeanReaderSettings,
+    PillarSummaryReaderSettings,
+    PyramidSettings,
     RotatedNmsSettings,
 )
 from perception.detection.decode import CircleNms, Decoder, RotatedNms
@@ -17,8 +20,11 @@ from perception.detection.grid import BevGrid, build_grid
 from perception.detection.head import CenterHead
 from perception.detection.neck import Neck
 from perception.detection.pillar_readers import DynamicPillarReader, PillarReader
+from perception.detection.pillar_summary import HeightBands, PillarSummaryReader
+from perception.detection.pyramid import PyramidNeck
 from perception.detection.readers import DynamicMeanReader, MeanReader, Reader, VirtualMeanReader, VoxelLimit
 from perception.detection.second_stage import SecondStage
+from perception.detection.sparse_pillars import SparsePillarEncoder
 
 _SPARSE_STRIDE = 8
 
@@ -28,14 +34,11 @@ def build_network(settings: CenterPointSettings, *, backend: str = "native") -> 
 
     Raises UsageError for a grid that does not fit.
     """
-    grid, neck, head = grid_of(settings), settings.neck, settings.head
+    grid, head = grid_of(settings), settings.head
     reader = _reader(settings, grid)
-    encoder: PillarScatter | SparseEncoder
-    if settings.encoder_channels is None:
-        encoder = PillarScatter(reader.out_channels, grid.voxels.shape[1:])
-    else:
-        encoder = SparseEncoder(reader.out_channels, grid.voxels.shape, settings.encoder_channels, backend=backend)
-    neck = Neck(encoder.out_channels, **neck.model_dump())  # names and meaning of the settings are those of the layer
+    encoder = _encoder(settings, reader.out_channels, grid, backend)
+    neck_class = PyramidNeck if isinstance(settings.neck, PyramidSettings) else Neck
+    neck = neck_class(encoder.out_channels, **settings.neck.model_dump(exclude={"name"}))  # the layer's own names and meaning
     classes = [len(task) for task in head.tasks]
     center_head = CenterHead(
         neck.out_channels,
@@ -43,6 +46,7 @@ def build_network(settings: CenterPointSettings, *, backend: str = "native") -> 
         shared_channels=head.shared_channels,
         branch_channels=head.branch_channels,
         velocity=head.velocity,
+        iou=head.iou,
         deformable=None if head.deformable is None else head.deformable.model_dump(),
     )
     return CenterPoint(reader, encoder, neck, center_head, _second_stage(settings, neck))
@@ -56,14 +60,18 @@ def build_decoder(settings: CenterPointSettings) -> Decoder:
     else:
         nms = CircleNms(decode.nms.squared_radius, decode.nms.max_out)
     classes = tuple(len(task) for task in settings.head.tasks)
-    return Decoder(grid_of(settings), classes, nms, decode.score_threshold, decode.center_lower, decode.center_upper)
+    alpha = tuple(decode.iou_alpha.get(name, IOU_ALPHA) for task in settings.head.tasks for name in task if settings.head.iou)
+    return Decoder(grid_of(settings), classes, nms, decode.score_threshold, decode.center_lower, decode.center_upper, alpha)
 
 
 def grid_of(settings: CenterPointSettings) -> BevGrid:
     """The grid of a network. Raises UsageError naming the number to change."""
-    first = 1 if settings.encoder_channels is None else _SPARSE_STRIDE
-    down = first * math.prod(settings.neck.strides)
-    stride = round(down / settings.neck.up_strides[-1])
+    first = _SPARSE_STRIDE if settings.encoder_channels is not None else 1 if settings.encoder is None else settings.encoder.stride
+    if isinstance(settings.neck, PyramidSettings):
+        down, stride = first * 2 ** len(settings.neck.channels), first
+    else:
+        down = first * math.prod(settings.neck.strides)
+        stride = round(down / settings.neck.up_strides[-1])
     grid = settings.grid
     layers = 1 if settings.encoder_channels is None else None
     return build_grid(grid.lower, grid.upper, grid.voxel_size, stride=stride, divisor=down, layers=layers)
@@ -75,6 +83,9 @@ def _reader(settings: CenterPointSettings, grid: BevGrid) -> Reader:
         return VirtualMeanReader(grid.voxels) if reader.virtual else DynamicMeanReader(grid.voxels)
     if isinstance(reader, DynamicPillarReaderSettings):
         return DynamicPillarReader(grid.voxels, reader.channels)
+    if isinstance(reader, PillarSummaryReaderSettings):
+        bands = HeightBands(reader.bands.lower, reader.bands.upper, reader.bands.count)
+        return PillarSummaryReader(grid.voxels, reader.channels, directions=reader.directions, bands=bands)
     if isinstance(reader, MeanReaderSettings):
         return MeanReader(grid.voxels, _limit(reader.limit))
     columns = 16 if reader.virtual else 5
@@ -82,11 +93,22 @@ def _reader(settings: CenterPointSettings, grid: BevGrid) -> Reader:
     return PillarReader(grid.voxels, _limit(reader.limit), reader.channels, **kind)
 
 
+def _encoder(
+    settings: CenterPointSettings, channels: int, grid: BevGrid, backend: str
+) -> PillarScatter | SparsePillarEncoder | SparseEncoder:
+    if settings.encoder_channels is not None:
+        return SparseEncoder(channels, grid.voxels.shape, settings.encoder_channels, backend=backend)
+    encoder, map_shape = settings.encoder, grid.voxels.shape[1:]
+    if encoder is None:
+        return PillarScatter(channels, map_shape)
+    return SparsePillarEncoder(channels, map_shape, encoder.channels, encoder.layers, backend=backend)
+
+
 def _limit(limit: HardSettings) -> VoxelLimit:
     return VoxelLimit(limit.max_points, limit.max_voxels_training, limit.max_voxels)
 
 
-def _second_stage(settings: CenterPointSettings, neck: Neck) -> SecondStage | None:
+def _second_stage(settings: CenterPointSettings, neck: Neck | PyramidNeck) -> SecondStage | None:
     stage = settings.second_stage
     if stage is None:
         return None

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from perception.detection.head import CenterHead, HeadMaps
 from perception.detection.neck import Neck
+from perception.detection.pyramid import PyramidNeck
 from perception.detection.readers import Reader
 from perception.detection.second_stage import SecondStage
 
@@ -13,7 +14,9 @@ from perception.detection.second_stage import SecondStage
 class CenterPoint(nn.Module):
     """Reader, encoder, neck and head, one after another. It takes finished parts; `perception.detection.build` makes them from a config."""
 
-    def __init__(self, reader: Reader, encoder: nn.Module, neck: Neck, head: CenterHead, second_stage: SecondStage | None = None) -> None:
+    def __init__(
+        self, reader: Reader, encoder: nn.Module, neck: Neck | PyramidNeck, head: CenterHead, second_stage: SecondStage | None = None
+    ) -> None:
         super().__init__()
         self.reader, self.encoder, self.neck, self.head = reader, encoder, neck, head
         self.second_stage = second_stage

@@ -12,6 +12,7 @@ Metres = Annotated[float, Field(gt=0, le=1e4)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Triple = tuple[Finite, Finite, Finite]
+IOU_ALPHA = 0.5  # of classes that `decode.iou_alpha` does not name
 
 
 class GridSettings(BaseModel, frozen=True, extra="forbid"):
@@ -61,7 +62,50 @@ class DynamicPillarReaderSettings(BaseModel, frozen=True, extra="forbid"):
     channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=4)]
 
 
-ReaderSettings = MeanReaderSettings | DynamicMeanReaderSettings | PillarReaderSettings | DynamicPillarReaderSettings
+class HeightBandsSettings(BaseModel, frozen=True, extra="forbid"):
+    """Bands of height in which the points of a pillar are counted: a stem below a crown is no person. Metres, the network's frame."""
+
+    lower: Finite
+    upper: Finite
+    count: Annotated[int, Field(ge=1, le=64)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "HeightBandsSettings":
+        if self.lower >= self.upper:
+            raise ValueError(f"upper: expected a height above lower, {self.lower:g}, got {self.upper:g}")
+        return self
+
+
+class PillarSummaryReaderSettings(BaseModel, frozen=True, extra="forbid"):
+    """Statistics of all points of a pillar and how far they reach in learned directions, then one layer: cheap, see `pillar_summary`."""
+
+    name: Literal["pillar_summary"]
+    channels: Channels
+    directions: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = Field(16, description="an even number: pairs of opposites")
+    bands: HeightBandsSettings
+
+
+ReaderSettings = (
+    MeanReaderSettings | DynamicMeanReaderSettings | PillarReaderSettings | DynamicPillarReaderSettings | PillarSummaryReaderSettings
+)
+
+
+class SparsePillarSettings(BaseModel, frozen=True, extra="forbid"):
+    """Sparse 2D convolutions on pillars; one entry a stage, and each stage but the first halves the map."""
+
+    name: Literal["sparse_pillar"]
+    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=6)]
+    layers: tuple[Annotated[int, Field(ge=0, le=50)], ...] = Field(description="submanifold convolutions after the stage's first one")
+
+    @model_validator(mode="after")
+    def _one_entry_a_stage(self) -> "SparsePillarSettings":
+        _expect_equal_lengths(self, "channels", "layers")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Pillars along x and y in one cell of the encoder's map."""
+        return 2 ** (len(self.channels) - 1)
 
 
 class NeckSettings(BaseModel, frozen=True, extra="forbid"):
@@ -75,9 +119,7 @@ class NeckSettings(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _one_entry_a_stage(self) -> "NeckSettings":
-        lengths = {name: len(getattr(self, name)) for name in type(self).model_fields}
-        if len(set(lengths.values())) != 1 or not self.layers:
-            raise ValueError(f"expected one entry a stage in each list, at least one, got {lengths}")
+        _expect_equal_lengths(self, *type(self).model_fields)
         if not set(self.up_strides) <= {0.25, 0.5, 1, 2, 4}:
             raise ValueError(f"up_strides: expected 0.25, 0.5, 1, 2 or 4, got {self.up_strides}")
         down, sizes = 1.0, []
@@ -86,6 +128,20 @@ class NeckSettings(BaseModel, frozen=True, extra="forbid"):
             sizes.append(down / up)
         if len(set(sizes)) != 1:
             raise ValueError(f"up_strides: expected outputs of one size, got strides {sizes} of the stages' outputs; change up_strides")
+        return self
+
+
+class PyramidSettings(BaseModel, frozen=True, extra="forbid"):
+    """A neck whose stages halve the map, and a way back to the size of its input; one entry a stage."""
+
+    name: Literal["pyramid"]
+    channels: Annotated[tuple[Channels, ...], Field(max_length=6)]
+    layers: tuple[Annotated[int, Field(ge=0, le=50)], ...] = Field(description="convolutions after the stage's first one, which halves")
+    up_channels: tuple[Channels, ...] = Field(description="on the way back: of the result, of the map half as wide, and so on")
+
+    @model_validator(mode="after")
+    def _one_entry_a_stage(self) -> "PyramidSettings":
+        _expect_equal_lengths(self, "channels", "layers", "up_channels")
         return self
 
 
@@ -105,6 +161,7 @@ class HeadSettings(BaseModel, frozen=True, extra="forbid"):
     shared_channels: Channels = 64
     branch_channels: Channels = 64
     velocity: bool = True
+    iou: bool = Field(False, description="a branch that says how well the box fits; it corrects the score, see decode.iou_alpha")
     deformable: DeformableSettings | None = None
 
     @model_validator(mode="after")
@@ -152,6 +209,9 @@ class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     nms: Annotated[
         Annotated[RotatedNmsSettings, Tag("rotated")] | Annotated[CircleNmsSettings, Tag("circle")], Discriminator(lambda v: _name(v))
     ]
+    iou_alpha: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {}, description=f"with head.iou, by class, {IOU_ALPHA} where it is not named: a score becomes score^(1 - alpha) * IoU^alpha"
+    )
     double_flip: bool = Field(False, description="detect in four mirrored views and average the maps: better and four times slower")
 
 
@@ -165,8 +225,20 @@ class SecondStageSettings(BaseModel, frozen=True, extra="forbid"):
     with_box: bool = Field(True, description="the box and its score are features too")
 
 
+def _expect_equal_lengths(settings: BaseModel, *names: str) -> None:
+    lengths = {name: len(getattr(settings, name)) for name in names}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(f"expected one entry a stage in each list, at least one, got {lengths}")
+
+
 def _name(value: Any) -> str:
     return str(value.get("name")) if isinstance(value, dict) else str(getattr(value, "name", None))
+
+
+def _neck_name(value: Any) -> str:
+    """A neck without a name is the published one, whose files have none."""
+    name = _name(value)
+    return "stacked" if name == "None" else name
 
 
 class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
@@ -183,23 +255,36 @@ class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
         Annotated[MeanReaderSettings, Tag("mean")]
         | Annotated[DynamicMeanReaderSettings, Tag("dynamic_mean")]
         | Annotated[PillarReaderSettings, Tag("pillar")]
-        | Annotated[DynamicPillarReaderSettings, Tag("dynamic_pillar")],
+        | Annotated[DynamicPillarReaderSettings, Tag("dynamic_pillar")]
+        | Annotated[PillarSummaryReaderSettings, Tag("pillar_summary")],
         Discriminator(_name),
     ]
     encoder_channels: tuple[Channels, Channels, Channels, Channels] | None = Field(
         None, description="of the sparse encoder's four stages; none with pillars"
     )
-    neck: NeckSettings
+    encoder: SparsePillarSettings | None = Field(None, description="between pillars and neck; None: pillars are put on the map as they are")
+    neck: Annotated[Annotated[NeckSettings, Tag("stacked")] | Annotated[PyramidSettings, Tag("pyramid")], Discriminator(_neck_name)]
     head: HeadSettings
     decode: DecodeSettings
     second_stage: SecondStageSettings | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "CenterPointSettings":
-        is_pillar = isinstance(self.reader, PillarReaderSettings | DynamicPillarReaderSettings)
+        is_pillar = isinstance(self.reader, PillarReaderSettings | DynamicPillarReaderSettings | PillarSummaryReaderSettings)
         if is_pillar != (self.encoder_channels is None):
             expected = "no encoder_channels with pillars" if is_pillar else "encoder_channels with a reader of voxels"
             raise ValueError(f"encoder_channels: expected {expected}, got {self.encoder_channels}")
+        if self.encoder is not None and not is_pillar:
+            raise ValueError(f"encoder: expected none with a reader of voxels, they have encoder_channels; got {self.encoder.name}")
+        if isinstance(self.reader, PillarSummaryReaderSettings) and self.points != "nuscenes":
+            raise ValueError(
+                f"points: expected nuscenes with the reader pillar_summary, which looks at intensity and age, got {self.points}"
+            )
+        names = [name for task in self.head.tasks for name in task]
+        if unknown := [name for name in self.decode.iou_alpha if name not in names]:
+            raise ValueError(f"decode.iou_alpha: expected classes of head.tasks, {', '.join(names)}, got {', '.join(unknown)}")
+        if self.decode.iou_alpha and not self.head.iou:
+            raise ValueError("decode.iou_alpha: expected head.iou: true beside it, got false: without that branch it does nothing")
         nms = self.decode.nms
         if isinstance(nms, CircleNmsSettings) and len(nms.squared_radius) != len(self.head.tasks):
             raise ValueError(f"decode.nms.squared_radius: expected one a task, {len(self.head.tasks)}, got {len(nms.squared_radius)}")

@@ -15,6 +15,8 @@ from cuda_ops import nms_bev, nms_circle
 from perception.detection.grid import BevGrid
 from perception.detection.head import HeadMaps
 
+_COLUMNS = 9  # of a box
+
 
 class Boxes(NamedTuple):
     """Boxes of one sample: rows (N, 9) float32, scores (N,) float32, labels (N,) int64; tasks in order, in each the best first."""
@@ -38,9 +40,19 @@ class RotatedNms:
 
     def __call__(self, rows: Tensor, scores: Tensor, _task: int) -> Tensor:
         """rows (N, 9), scores (N,) of one task, to the rows kept, best first."""
-        flat = rows[:, [0, 1, 4, 3, 8]]  # x, y, length, width, r
-        flat[:, 4] = -flat[:, 4] - torch.pi / 2
-        return nms_bev(flat, scores, self.iou_threshold, self.max_out)
+        return nms_bev(self._flat(rows), scores, self.iou_threshold, self.max_out)
+
+    def fixed(self, rows: Tensor, scores: Tensor) -> Tensor:
+        """Nothing waits for a count: rows (B, tasks, K, 9) and scores (B, tasks, K), NaN where there is no box, to the rows of all kept
+        ones, numbered through (B * tasks * K,), in any order and with -1 in between."""
+        flat, group = self._flat(rows.flatten(0, 2)), _numbers(scores.flatten(0, 1))
+        return nms_bev(flat, scores.flatten(), self.iou_threshold, self.max_out, group=group, fixed_capacity=True)
+
+    @staticmethod
+    def _flat(rows: Tensor) -> Tensor:
+        """x, y, length, width and heading, counter-clockwise from x."""
+        x, y, length, width, r = (rows[:, column] for column in (0, 1, 4, 3, 8))
+        return torch.stack([x, y, length, width, -r - torch.pi / 2], dim=1)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,17 @@ class CircleNms:
         """As `RotatedNms`."""
         return nms_circle(rows[:, :2], scores, squared_radius=self.squared_radius[task], max_out=self.max_out)
 
+    def fixed(self, rows: Tensor, scores: Tensor) -> Tensor:
+        """As `RotatedNms.fixed`."""
+        _, tasks, places = scores.shape
+        group, kept = _numbers(scores[:, 0]), []
+        for task, square in enumerate(self.squared_radius):
+            centers = rows[:, task, :, :2].flatten(0, 1)
+            options = {"squared_radius": square, "max_out": self.max_out, "group": group, "fixed_capacity": True}
+            row = nms_circle(centers, scores[:, task].flatten(), **options)  # numbered through (B * K,)
+            kept.append(torch.where(row < 0, -1, (row // places * tasks + task) * places + row % places))
+        return torch.cat(kept)
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -63,6 +86,8 @@ class Decoder:
     num_classes      per task; labels count through all tasks
     score_threshold  a cell is a candidate when its score is above it
     center_lower, center_upper  metres, x y z: limits of the middle of a box, borders included
+    iou_alpha        per label, 0..1, or nothing: where the head predicts the IoU, the score of a candidate becomes
+                     score^(1 - alpha) * IoU^alpha before suppression. Source: CIA-SSD, AFDetV2
     """
 
     grid: BevGrid
@@ -71,18 +96,21 @@ class Decoder:
     score_threshold: float
     center_lower: tuple[float, float, float]
     center_upper: tuple[float, float, float]
+    iou_alpha: tuple[float, ...] = ()
 
     def from_maps(self, maps: HeadMaps) -> list[Boxes]:
         """One `Boxes` a sample, of maps that are there for all cells."""
-        scores = [task.heatmap.float().sigmoid() for task in maps.tasks]
+        scores, stacked = [task.heatmap.float().sigmoid() for task in maps.tasks], [task.stacked for task in maps.tasks]
 
         def rows(task: int, sample: int, cells: Tensor) -> Tensor:
-            return decoded(maps.tasks[task].boxes[sample].flatten(1)[:, cells].t(), cells, maps.shared.shape[3], self.grid)
+            branches = stacked[task][sample].flatten(1)[:, cells].t()
+            return decoded(branches, cells, maps.shared.shape[3], self.grid, has_iou=maps.tasks[task].iou is not None)
 
         return self.from_scores(scores, rows)
 
     def from_scores(self, scores: Sequence[Tensor], rows: Callable[[int, int, Tensor], Tensor]) -> list[Boxes]:
-        """scores: per task (B, classes, H, W); rows(task, sample, cells (N,)) gives the boxes (N, 9) of cells y * W + x.
+        """scores: per task (B, classes, H, W); rows(task, sample, cells (N,)) gives the boxes (N, 9) of cells y * W + x,
+        or (N, 10) with the predicted IoU behind them.
 
         It is asked for candidates only.
         """
@@ -99,6 +127,9 @@ class Decoder:
         cells = cells[best[cells].argsort(descending=True, stable=True)]  # (N,)
         rows, cells = self._rows(cells, rows_at)
         score = best[cells]
+        if self.iou_alpha and rows.shape[1] > _COLUMNS:
+            score = self._rescored(score, rows[:, _COLUMNS], label[cells] + sum(self.num_classes[:task]))
+            rows = rows[:, :_COLUMNS]
         keep = self.nms(rows, score, task)
         return Boxes(rows[keep], score[keep], label[cells[keep]] + sum(self.num_classes[:task]))
 
@@ -107,7 +138,7 @@ class Decoder:
         most = self.nms.max_in
         if most is None or len(cells) <= most:
             rows = rows_at(cells)
-            is_inside = self._is_inside(rows)
+            is_inside = self.is_inside(rows)
             return rows[is_inside], cells[is_inside]
         found, places, count = [], [], 0
         for part in cells.split(most):  # the others need not be looked at
@@ -119,23 +150,43 @@ class Decoder:
                 break
         return torch.cat(found)[:most], torch.cat(places)[:most]
 
-    def _is_inside(self, rows: Tensor) -> Tensor:
-        lower, upper = rows.new_tensor(self.center_lower), rows.new_tensor(self.center_upper)
-        return ((rows[:, :3] >= lower) & (rows[:, :3] <= upper)).all(dim=1)
+    def _rescored(self, score: Tensor, iou: Tensor, label: Tensor) -> Tensor:
+        alpha = score.new_tensor(self.iou_alpha)[label]
+        return score ** (1 - alpha) * iou**alpha
+
+    def is_inside(self, rows: Tensor) -> Tensor:
+        """Whether the middles of boxes (..., 9) are within the limits: (...)."""
+        axes = zip(rows[..., :3].unbind(dim=-1), self.center_lower, self.center_upper, strict=True)
+        inside = [(place >= lower) & (place <= upper) for place, lower, upper in axes]  # numbers, not tensors: those would be copied
+        return inside[0] & inside[1] & inside[2]
 
 
-def decoded(branches: Tensor, cells: Tensor, width: int, grid: BevGrid) -> Tensor:
-    """Rows (N, 9) of the stacked branches (N, 8 or 10) at cells (N,) = y * width + x. Without a velocity branch it is 0."""
+def _numbers(scores: Tensor) -> Tensor:
+    """scores (G, K) to the number of the row of each, (G * K,) int64."""
+    return torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores).flatten()
+
+
+def decoded(branches: Tensor, cells: Tensor, width: int, grid: BevGrid, *, has_iou: bool = False) -> Tensor:
+    """Rows (N, 9) of the stacked branches (N, 8 or 10) at cells (N,) = y * width + x. Without a velocity branch it is 0.
+
+    has_iou: the last of the branches, then one more, is that of the IoU; rows are (N, 10), the IoU behind the box.
+    """
     branches = branches.float()
-    return boxes_of(branches[:, :3], branches[:, 3:6].exp(), branches[:, 6:8], branches[:, 8:10], cells, width, grid)
+    branches, iou = (branches[:, :-1], branches[:, -1:]) if has_iou else (branches, None)
+    rows = boxes_of(branches[:, :3], branches[:, 3:6].exp(), branches[:, 6:8], branches[:, 8:], cells, width, grid)
+    return rows if iou is None else with_iou(rows, iou)
+
+
+def with_iou(rows: Tensor, branch: Tensor) -> Tensor:
+    """(N, 10): rows (N, 9) and behind them the IoU, 0..1, of its branch (N, 1), which says 2 * IoU - 1."""
+    return torch.cat([rows, (branch / 2 + 0.5).clamp(0, 1)], dim=1)
 
 
 def boxes_of(offset_height: Tensor, size: Tensor, heading: Tensor, velocity: Tensor, cells: Tensor, width: int, grid: BevGrid) -> Tensor:
     """Rows (N, 9) of offset and height (N, 3), size (N, 3) in metres, sine and cosine (N, 2) and velocity (N, 2) or (N, 0)."""
     offset, height = offset_height[:, :2], offset_height[:, 2:]
-    xy = torch.stack([cells % width, cells // width], dim=1)  # (N, 2)
-    size_x, size_y, _ = grid.voxels.voxel_size
-    xy = (xy + offset) * grid.stride * offset.new_tensor([size_x, size_y]) + offset.new_tensor(grid.voxels.lower[:2])
+    axes = zip((cells % width, cells // width), offset.unbind(dim=1), grid.voxels.voxel_size, grid.voxels.lower, strict=False)
+    xy = torch.stack([(cell + shift) * grid.stride * size + low for cell, shift, size, low in axes], dim=1)  # (N, 2)
     velocity = velocity if velocity.shape[1] else torch.zeros_like(offset)
     yaw = torch.atan2(heading[:, :1], heading[:, 1:])
     return torch.cat([xy, height, size, velocity, yaw], dim=1)

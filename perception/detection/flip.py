@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from perception.detection.decode import Boxes, Decoder, boxes_of
+from perception.detection.decode import Boxes, Decoder, boxes_of, with_iou
 from perception.detection.head import HeadMaps, TaskMaps
 
 NUM_VIEWS = 4
@@ -23,13 +23,16 @@ def merged_boxes(decoder: Decoder, maps: HeadMaps) -> list[Boxes]:
 
     def rows(task: int, sample: int, cells: Tensor) -> Tensor:
         b = merged[task].boxes[sample].flatten(1)[:, cells].t()  # (N, 8 or 10)
-        return boxes_of(b[:, :3], b[:, 3:6], b[:, 6:8], b[:, 8:], cells, width, decoder.grid)
+        found = boxes_of(b[:, :3], b[:, 3:6], b[:, 6:8], b[:, 8:], cells, width, decoder.grid)
+        iou = merged[task].iou
+        return found if iou is None else with_iou(found, iou[sample].flatten(1)[:, cells].t())
 
     return decoder.from_scores([task.heatmap for task in merged], rows)
 
 
 def merged_maps(maps: TaskMaps) -> TaskMaps:
-    """Maps of 4 * B views to B: heatmap the mean SCORE; boxes the mean of offset, height, SIZE (metres), sine, cosine and velocity."""
+    """Maps of 4 * B views to B: heatmap the mean SCORE; boxes the mean of offset, height, SIZE (metres), sine, cosine and velocity; iou
+    the mean."""
     heatmap = _unflipped(maps.heatmap.float().sigmoid()).mean(dim=1)
     boxes = torch.cat([maps.boxes[:, :3], maps.boxes[:, 3:6].exp(), maps.boxes[:, 6:]], dim=1).float()
     boxes = _unflipped(boxes).clone()  # (B, 4, C, H, W)
@@ -38,7 +41,7 @@ def merged_maps(maps: TaskMaps) -> TaskMaps:
             boxes[:, view, offset] = 1 - boxes[:, view, offset]  # the mirrored cell begins at its other side
             boxes[:, view, heading] *= -1
             boxes[:, view, velocity : velocity + 1] *= -1  # nothing where boxes have no velocity
-    return TaskMaps(heatmap, boxes.mean(dim=1))
+    return TaskMaps(heatmap, boxes.mean(dim=1), None if maps.iou is None else _unflipped(maps.iou.float()).mean(dim=1))
 
 
 def _unflipped(maps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from perception.detection.layers import ConvNormRelu
+from perception.detection.layers import ConvNormRelu, DenseNormRelu
 from perception.detection.pillar_readers import PillarLayer
 from perception.detection.second_stage import Dense
 from perception.detection.sparse import SparseConvNormRelu
@@ -22,7 +22,7 @@ def folded(network: Network) -> Network:
             _fold(module, module.conv, out_axis=1 if isinstance(module.conv, nn.ConvTranspose2d) else 0)
         elif isinstance(module, SparseConvNormRelu):
             _fold(module, module.conv, out_axis=0)
-        elif isinstance(module, PillarLayer | Dense):
+        elif isinstance(module, PillarLayer | Dense | DenseNormRelu):
             _fold(module, module.linear, out_axis=0)
     return network
 

@@ -21,10 +21,17 @@ class TaskMaps(NamedTuple):
     heatmap  (B, classes of the task, H, W)  logits of the scores
     boxes    (B, 8 or 10, H, W)  the branches, stacked in the order of `BRANCHES`: offset of the centre in its cell x, y (cells); height of
              the centre (m); log of width, length, height; sine and cosine of det3d's yaw; velocity x, y (m/s) where the head has it
+    iou      (B, 1, H, W)  2 * IoU - 1 of the box with the object, as far as the head can tell; None where it has no such branch
     """
 
     heatmap: Tensor
     boxes: Tensor
+    iou: Tensor | None = None
+
+    @property
+    def stacked(self) -> Tensor:
+        """(B, 8 to 11, H, W) boxes, and iou behind them where it is."""
+        return self.boxes if self.iou is None else torch.cat([self.boxes, self.iou], dim=1)
 
 
 class HeadMaps(NamedTuple):
@@ -51,6 +58,7 @@ class CenterHead(nn.Module):
 
     num_classes  per task
     velocity     whether boxes have one
+    iou          whether a branch says how well the box fits. Source: CIA-SSD and AFDetV2
     deformable   options of `DeformableConv`: in each task one in front of the heat map and one in front of the other branches
     """
 
@@ -62,15 +70,17 @@ class CenterHead(nn.Module):
         shared_channels: int = 64,
         branch_channels: int = 64,
         velocity: bool = True,
+        iou: bool = False,
         deformable: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.branches = {name: channels for name, channels in BRANCHES.items() if velocity or name != "velocity"}
-        self.num_classes = tuple(num_classes)
+        self.num_classes, self.has_iou = tuple(num_classes), iou
+        others = self.branches | ({"iou": 1} if iou else {})
         self.shared_channels = shared_channels
         self.shared = ConvNormRelu(nn.Conv2d(in_channels, shared_channels, 3, padding=1), **_NORM)
         self.tasks = nn.ModuleList(
-            nn.ModuleDict({name: Branch(shared_channels, branch_channels, c) for name, c in (self.branches | {"heatmap": count}).items()})
+            nn.ModuleDict({name: Branch(shared_channels, branch_channels, c) for name, c in (others | {"heatmap": count}).items()})
             for count in self.num_classes
         )
         self.adapt = None
@@ -87,7 +97,8 @@ class CenterHead(nn.Module):
         for number, task in enumerate(self.tasks):
             for_heatmap, for_boxes = self._adapted(shared, table, number)
             boxes = torch.cat([task[name](for_boxes) for name in self.branches], dim=1)  # type: ignore[index]
-            tasks.append(TaskMaps(task["heatmap"](for_heatmap), boxes))  # type: ignore[index]
+            iou = task["iou"](for_boxes) if self.has_iou else None  # type: ignore[index]
+            tasks.append(TaskMaps(task["heatmap"](for_heatmap), boxes, iou))  # type: ignore[index]
         return HeadMaps(shared, tuple(tasks))
 
     def _adapted(self, shared: Tensor, table: Tensor | None, task: int) -> tuple[Tensor, Tensor]:

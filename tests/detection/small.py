@@ -15,9 +15,12 @@ TASKS = [["car"], ["truck", "construction_vehicle"], ["pedestrian"]]
 
 
 def small_config(kind: str = "pillar", **decode: Any) -> DetectorConfig:
-    """A narrow network: 12.8 m around in pillars of 0.4 m, or 6.4 m in voxels of 0.1 m. `decode` changes its settings."""
+    """A narrow network: 12.8 m around in pillars of 0.4 m ("pillar", "summary"), or 6.4 m in voxels of 0.1 m ("voxel").
+
+    decode  changes its settings
+    """
     limit = {"max_points": 5, "max_voxels": 800, "max_voxels_training": 500}
-    is_pillar = kind == "pillar"
+    is_pillar = kind != "voxel"
     side = 12.8 if is_pillar else 6.4
     size = [0.4, 0.4, 8.0] if is_pillar else [0.1, 0.1, 0.2]
     values: dict[str, Any] = {
@@ -37,6 +40,12 @@ def small_config(kind: str = "pillar", **decode: Any) -> DetectorConfig:
         }
         | decode,
     }
+    if kind == "summary":
+        values |= {
+            "reader": {"name": "pillar_summary", "channels": 8, "directions": 10, "bands": {"lower": 0, "upper": 2, "count": 4}},
+            "encoder": {"name": "sparse_pillar", "channels": [8, 8], "layers": [1, 1]},
+            "neck": {"name": "pyramid", "channels": [8, 12], "layers": [1, 1], "up_channels": [8, 8]},
+        }
     return DetectorConfig.model_validate({"detector": values})
 
 

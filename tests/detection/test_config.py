@@ -70,6 +70,18 @@ def test_shipped_networks_have_the_published_number_of_parameters(name, count):
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+def test_the_compact_network_is_compact():
+    import torch
+
+    from perception.detection.build import build_network, grid_of
+
+    settings = load_detector_config("compact").detector
+    with torch.device("meta"):
+        network = build_network(settings)
+    assert 4 * sum(parameter.numel() for parameter in network.parameters()) < 6e6  # bytes
+    assert max(grid_of(settings).cell_size) <= 0.6  # metres: of the maps, for people who walk side by side
+
+
 def test_a_file_is_read_and_its_faults_are_named(tmp_path):
     text = (load_detector_config.__globals__["shipped_config"]("centerpoint_pillar02.yaml")).read_text()
     path = tmp_path / "mine.yaml"
@@ -95,10 +107,46 @@ def test_a_file_is_read_and_its_faults_are_named(tmp_path):
         ({"head": {"deformable": {"offset_groups": 3}}}, "deformable.offset_groups: expected a divisor of shared_channels, 8, got 3"),
         ({"encoder_channels": [1, 2, 3, 4]}, "expected no encoder_channels with pillars"),
         ({"decode": {"nms": {"name": "circle", "squared_radius": [1.0]}}}, "expected one a task, 3, got 1"),
+        ({"decode": {"iou_alpha": {"bus": 0.5}}, "head": {"iou": True}}, "iou_alpha: expected classes of head.tasks, car, .*, got bus"),
+        ({"decode": {"iou_alpha": {"car": 0.5}}}, "iou_alpha: expected head.iou: true beside it"),
     ],
 )
 def test_relations_between_settings_are_checked(change, message):
-    values = small_config().detector.model_dump()
+    assert_refused(small_config().detector.model_dump(), change, message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"neck": {"layers": [1]}}, "expected one entry a stage"),
+        ({"neck": {"channels": [], "layers": [], "up_channels": []}}, "expected one entry a stage in each list, at least one"),
+        ({"encoder": {"layers": [1]}}, "expected one entry a stage"),
+        ({"reader": {"directions": 7}}, "multiple of 2"),
+        ({"reader": {"bands": {"lower": 2, "upper": 1, "count": 3}}}, "upper: expected a height above lower, 2, got 1"),
+        ({"points": "waymo"}, "expected nuscenes with the reader pillar_summary, .* got waymo"),
+        ({"neck": {"name": "pyramids"}}, "pyramids"),
+    ],
+)
+def test_relations_between_settings_of_sparse_pillars_are_checked(change, message):
+    assert_refused(small_config("summary").detector.model_dump(), change, message)
+
+
+def test_sparse_pillars_need_pillars():
+    change = {"encoder": {"name": "sparse_pillar", "channels": [8], "layers": [1]}}
+    assert_refused(small_config("voxel").detector.model_dump(), change, "encoder: expected none with a reader of voxels")
+
+
+def test_a_grid_that_the_strides_do_not_divide_is_refused():
+    from perception.detection.build import build_network, grid_of
+
+    settings = small_config("summary").detector  # 64 pillars; encoder 2, two stages of the neck: 8
+    assert (grid_of(settings).stride, grid_of(settings).divisor) == (2, 8)
+    upper = settings.grid.model_copy(update={"upper": (14.4, 12.8, 3)})  # 68 pillars
+    with pytest.raises(UsageError, match=r"expected a multiple of 8 voxels along x .* got 68"):
+        build_network(settings.model_copy(update={"grid": upper}))
+
+
+def assert_refused(values, change, message):
     for key, value in change.items():
         values[key] = values[key] | value if isinstance(values[key], dict) else value
     with pytest.raises(ValidationError, match=message):

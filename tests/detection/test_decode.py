@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,23 @@ def test_tasks_come_in_order_and_labels_count_through():
     found = decoder().from_maps(maps(a=(2, 0, 0, 0.8, {}), b=(1, 8, 4, 0.9, {}), c=(0, 15, 7, 0.3, {})))[0]
     assert found.labels.tolist() == [0, 1, 2]  # in the second task the better one first
     assert found.scores.tolist() == pytest.approx([0.3, 0.9, 0.8])
+
+
+def test_predicted_iou_corrects_the_score_before_suppression():
+    """Of two boxes in one place the one that fits better stays, though its heat is less."""
+    found = maps(a=(0, 5, 4, 0.9, {}), b=(0, 6, 4, 0.8, {}), c=(1, 5, 4, 0.5, {}), d=(2, 15, 4, 0.36, {}))
+    says = [torch.full((1, 1, 16, 8), 5.0), torch.full((1, 1, 16, 8), 5.0)]  # 2 * IoU - 1; beyond 1 is 1
+    says[0][0, 0, 5, 4], says[0][0, 0, 6, 4], says[1][0, 0, 5, 4] = 0.0, 0.62, -3.0
+    with_iou = HeadMaps(found.shared, tuple(t._replace(iou=i) for t, i in zip(found.tasks, says, strict=True)))
+    judging = replace(decoder(), iou_alpha=(0.5, 0.25, 0.0))
+    boxes = judging.from_maps(with_iou)[0]
+    assert boxes.labels.tolist() == [0, 2, 1]
+    # sqrt(0.8 * 0.81); alpha 0 leaves the score alone; an IoU of 0 is the end of a score
+    assert boxes.scores.tolist() == pytest.approx([np.sqrt(0.8 * 0.81), 0.36, 0.0], abs=1e-6)
+    assert boxes.rows.shape == (3, 9)
+    assert boxes.rows[0, 1] == pytest.approx(6 + 0.75 - 8)
+    without = judging.from_maps(found)[0]
+    assert without.scores.tolist() == pytest.approx([0.9, 0.5, 0.36])
 
 
 def test_suppression_is_within_a_task():

@@ -16,6 +16,7 @@ from perception.detection import Detector
 from perception.detection.build import build_decoder, build_network
 from perception.detection.config import load_detector_config
 from perception.detection.decode import Boxes
+from perception.detection.flip import merged_boxes, mirrored
 from tests.conftest import ROOT, SHARED
 from tests.detection.published import assert_boxes, settings_of, state_from
 from tests.detection.small import LIDAR_TO_EGO, cloud, livened, small_config
@@ -26,7 +27,7 @@ def small_weights(kind: str) -> dict[str, torch.Tensor]:
     return livened(build_network(small_config(kind).detector).state_dict())
 
 
-@pytest.fixture(scope="module", params=["pillar", "voxel"])
+@pytest.fixture(scope="module", params=["pillar", "summary", "voxel"])
 def detector(request: pytest.FixtureRequest) -> Detector:
     return Detector.from_config(small_config(request.param), weights=small_weights(request.param))
 
@@ -225,6 +226,31 @@ def test_double_flip_runs():
     assert len(flipped.detect_many([cloud(), cloud(0)], [LIDAR_TO_EGO] * 2)) == 2
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("flip", [False, True])
+def test_predicted_iou_is_in_the_scores(flip):
+    """The quick way, in which the branch is read at candidates only, against the plain network."""
+    values = small_config("voxel", double_flip=flip).model_dump()
+    values["detector"]["head"]["iou"], values["detector"]["decode"]["iou_alpha"] = True, {"car": 1.0}
+    values["detector"]["reader"]["limit"] |= {"max_voxels": 3000, "max_voxels_training": 3000}  # mirrored views have the latter
+    settings = type(small_config()).model_validate(values).detector
+    torch.manual_seed(0)
+    network = build_network(settings)
+    network.load_state_dict(livened(network.state_dict()))
+    detector, decoder = Detector(network, settings), build_decoder(settings)
+    views = mirrored([torch.from_numpy(cloud())]) if flip else [torch.from_numpy(cloud())]
+    maps = network.eval()(views)
+    plain = merged_boxes(decoder, maps) if flip else decoder.from_maps(maps)
+    quick = detector.detect_rows(cloud())
+    assert quick.labels.tolist() == plain[0].labels.tolist()
+    torch.testing.assert_close(quick.rows, plain[0].rows, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(quick.scores, plain[0].scores, rtol=1e-4, atol=1e-5)
+    names = ("car", "truck", "construction_vehicle", "pedestrian")
+    heat_only = settings.decode.model_copy(update={"iou_alpha": dict.fromkeys(names, 0.0)})
+    without = Detector(network, settings.model_copy(update={"decode": heat_only})).detect_rows(cloud())
+    assert without.scores.tolist() != quick.scores.tolist()
+
+
 @pytest.mark.parametrize("features", ["head", "neck"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_second_stage_reads_the_map_of_its_own_sample(features, flip):
@@ -268,7 +294,9 @@ def test_boxes_of_the_published_models(name):
 
 @pytest.mark.shared
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["centerpoint_pillar02", "centerpoint_voxel0075", "centerpoint_voxel0075_dcn", "centerpoint_voxel0100"])
+@pytest.mark.parametrize(
+    "name", ["centerpoint_pillar02", "centerpoint_voxel0075", "centerpoint_voxel0075_dcn", "centerpoint_voxel0100", "compact"]
+)
 def test_full_size_on_a_real_cloud(name):
     rows = np.fromfile(SHARED / "data" / "nuscenes-cloud" / "points.f16.bin", np.float16).reshape(-1, 5).astype(np.float32)
     detector = Detector.from_config(load_detector_config(name), seed=0)

@@ -31,6 +31,15 @@ def test_a_network_that_sees_the_mirror_image_merges_to_what_it_saw_first():
     torch.testing.assert_close(merged.boxes, torch.cat([boxes[:, :3], boxes[:, 3:6].exp(), boxes[:, 6:]], dim=1))
 
 
+def test_predicted_iou_is_the_mean_of_the_views():
+    iou = torch.zeros(4, 1, 2, 3)
+    for view, (row, column) in enumerate([(0, 0), (1, 0), (0, 2), (1, 2)]):  # the first cell as each view sees it
+        iou[view, 0, row, column] = view
+    merged = merged_maps(TaskMaps(torch.randn(4, 1, 2, 3), torch.randn(4, 10, 2, 3), iou))
+    assert merged.iou is not None
+    assert merged.iou.tolist() == [[[[1.5, 0, 0], [0, 0, 0]]]]
+
+
 def test_without_velocity():
     maps = TaskMaps(torch.randn(4, 1, 2, 2), torch.randn(4, 8, 2, 2))
     assert merged_maps(maps).boxes.shape == (1, 8, 2, 2)

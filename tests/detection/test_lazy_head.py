@@ -12,12 +12,19 @@ MMDET3D = {"groups": 4}
 
 @pytest.fixture(
     scope="module",
-    params=[(True, None), (False, None), (True, DET3D), (False, MMDET3D)],
-    ids=["velocity", "no velocity", "deformable", "deformable, 3 x 3"],
+    params=[
+        (True, None, False),
+        (False, None, False),
+        (True, DET3D, False),
+        (False, MMDET3D, False),
+        (True, None, True),
+        (False, DET3D, True),
+    ],
+    ids=["velocity", "no velocity", "deformable", "deformable, 3 x 3", "IoU", "IoU, deformable, no velocity"],
 )
 def heads(request: pytest.FixtureRequest) -> tuple[CenterHead, LazyHead]:
-    velocity, deformable = request.param
-    head = CenterHead(12, (1, 2, 2), shared_channels=8, branch_channels=6, velocity=velocity, deformable=deformable)
+    velocity, deformable, iou = request.param
+    head = CenterHead(12, (1, 2, 2), shared_channels=8, branch_channels=6, velocity=velocity, iou=iou, deformable=deformable)
     head.load_state_dict(livened(head.state_dict()))
     for name, value in head.named_parameters():
         if ".offset." in name:
@@ -38,4 +45,4 @@ def test_it_is_the_dense_head(heads, layout):
         for cells in (torch.arange(63), torch.tensor([62, 0, 30]), torch.zeros(0, dtype=torch.int64)):  # corners, order, none
             for sample in range(2):
                 branches = lazy.branches(shared, task, sample, cells)
-                torch.testing.assert_close(branches, expected.boxes[sample].flatten(1)[:, cells].t(), rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(branches, expected.stacked[sample].flatten(1)[:, cells].t(), rtol=1e-4, atol=1e-5)

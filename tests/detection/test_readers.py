@@ -9,6 +9,7 @@ from perception.detection.fold import folded
 from perception.detection.layers import ConvNormRelu
 from perception.detection.pillar_readers import DynamicPillarReader, PillarReader
 from perception.detection.pillar_stem import PillarStem
+from perception.detection.pillar_summary import HeightBands, PillarSummaryReader
 from perception.detection.readers import DynamicMeanReader, MeanReader, VirtualMeanReader, VoxelLimit
 from perception.detection.voxels import HardVoxels, VoxelFeatures
 from tests.conftest import SHARED
@@ -52,10 +53,11 @@ def readers():
         DynamicPillarReader(GRID, (4, 6)),
         VirtualMeanReader(GRID),
         PillarReader(GRID, LIMIT, (4, 6), point_columns=16, virtual=True),
+        PillarSummaryReader(GRID, 6, directions=4, bands=HeightBands(0, 4, 2)),
     ]
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(7))
 @torch.no_grad()
 def test_clouds_without_points_in_range(number):
     reader = readers()[number].eval()

@@ -1,8 +1,10 @@
 """Training samples from simulated streets: ten sweeps in one cloud and the boxes around them, small files, many scenes."""
 
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from perception.drives.simulated.street import SimulatedScene, simulate_scene
 from perception.drives.sweeps import accumulate_sweeps
 
 NUM_SWEEPS = 10  # of a lidar at 20 Hz
-CLIPS_A_SCENE = 4
+CLIPS_A_SCENE = 8
 _FRAMES_APART = 5  # key frames: 2.5 s, in which a street has changed
 _STEP = 0.005  # metres between coordinates that a clip can hold: +-163 m in 16 bits
 _LARGEST = 64 << 20  # bytes of a clip's file, far above any
@@ -46,7 +48,7 @@ def simulated_frame(scene: SimulatedScene, index: int, *, rig: Rig = NUSCENES_RI
     key_us, step = int(scene.timestamps_us[index]), rig.sweep_us
     sweeps, counts = [], np.zeros(len(scene.objects), np.int64)
     for k in range(rig.num_sweeps if num_sweeps is None else num_sweeps):
-        turn, ego_to_global = scan_at(scene, key_us - k * step, rig, num_pieces=4)
+        turn, ego_to_global = scan_at(scene, key_us - k * step, rig)
         points = np.zeros((int(turn.is_return.sum()), 5), np.float32)
         points[:, :3], points[:, 3] = turn.points[turn.is_return, :3], readings(rig, turn)[turn.is_return]
         cloud = PointCloud(points, turn.ring[turn.is_return].astype(np.int64))
@@ -75,6 +77,20 @@ def simulated_frame(scene: SimulatedScene, index: int, *, rig: Rig = NUSCENES_RI
         read_cloud=key.read_cloud,
         find_sweeps=lambda count: earlier[:count],
     )
+
+
+def clip_frames(number: int, *, seed: int, density: float = 1.0, rig: Rig = NUSCENES_RIG, varies: bool = False) -> Iterator[Frame]:
+    """The frames of clips 4 * number to 4 * number + 3 of a seed, all from one street; arguments as of `write_clips`.
+
+    Each is scanned when it is asked for, and depends on the arguments only. A clip holds `rig.num_sweeps` of its sweeps.
+    """
+    rng = np.random.default_rng([seed, number])
+    crowd = density * 2.0 ** rng.uniform(-1, 1)
+    scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=1 + _FRAMES_APART * (CLIPS_A_SCENE - 1), density=crowd)
+    if varies:
+        rig = rig.varied(np.random.default_rng([seed, number, 1]))
+    for k in range(CLIPS_A_SCENE):
+        yield simulated_frame(scene, k * _FRAMES_APART, rig=rig)
 
 
 def write_clips(
@@ -169,13 +185,9 @@ def _same(cloud: PointCloud) -> PointCloud:
 
 
 def _write_scene(folder: Path, count: int, seed: int, density: float, rig: Rig, varies: bool, number: int) -> list[Path]:
-    rng = np.random.default_rng([seed, number])
-    crowd = density * 2.0 ** rng.uniform(-1, 1)
-    scene = simulate_scene(f"clip-{number:06d}", rng, num_frames=1 + _FRAMES_APART * (CLIPS_A_SCENE - 1), density=crowd)
-    if varies:
-        rig = rig.varied(np.random.default_rng([seed, number, 1]))
+    frames = clip_frames(number, seed=seed, density=density, rig=rig, varies=varies)
     paths = []
-    for k in range(min(CLIPS_A_SCENE, count - number * CLIPS_A_SCENE)):
+    for k, frame in enumerate(islice(frames, count - number * CLIPS_A_SCENE)):
         paths.append(folder / f"clip-{number * CLIPS_A_SCENE + k:06d}.npz")
-        write_clip(paths[-1], simulated_frame(scene, k * _FRAMES_APART, rig=rig), num_sweeps=rig.num_sweeps)
+        write_clip(paths[-1], frame, num_sweeps=rig.num_sweeps)
     return paths

@@ -1,0 +1,120 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cuda_ops import Grid
+from perception.detection.fold import folded
+from perception.detection.pillar_summary import HeightBands, PillarSummaryReader
+
+GRID = Grid((0, 0, -1), (4, 4, 3), (1, 1, 4))
+
+
+def points(*rows: tuple[float, ...]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def random_cloud(count: int, seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    columns = [
+        rng.uniform(-0.5, 4.5, (count, 2)),
+        rng.uniform(-1.5, 3.5, count),
+        rng.integers(0, 256, count),
+        rng.integers(0, 10, count) / 20,
+    ]
+    return torch.from_numpy(np.column_stack(columns).astype(np.float32))
+
+
+def reader(directions: int = 10, channels: int = 6) -> PillarSummaryReader:
+    torch.manual_seed(0)
+    return PillarSummaryReader(GRID, channels, directions=directions, bands=HeightBands(0.5, 2, 3))
+
+
+@torch.no_grad()
+def test_statistics_of_a_pillar_by_hand():
+    ours = reader().eval()
+    cloud = points((2.5, 0.75, 1, 255, 0), (2.25, 0.25, 2, 0, 0.5), (0.5, 0.5, 5, 9, 0))  # the last one lies above the grid
+    voxels = ours.voxelize([cloud])
+    assert voxels.coords.tolist() == [[0, 0, 0, 2]]
+    # The ten directions are x, y, z, intensity and age, then their opposites: half pillars from the middle (2.5, 0.5), metres, 64ths, half
+    # seconds. Largest: x 0, y 0.5, z 2, 255 / 64, 1; of the opposites: x 0.5, y 0.5, z -1, 0, 0.
+    reach = [0, 0.5, 2, 255 / 64, 1, 0.5, 0.5, -1, 0, 0]
+    # Means: x -0.25 half pillars, y 0, z 1.5, square root of 127.5 / 64, age half of a half second; then ln(3) / 4 and distance / 50.
+    rest = [-0.25, 0, 1.5, math.sqrt(127.5 / 64), 0.5, math.log(3) / 4, math.hypot(2.5, 0.5) / 50]
+    # Bands from 0.5, 1 and 1.5 on: z = 1 is in the second, 2 in the third one, each ln(2) / 4.
+    bands = [0, math.log(2) / 4, math.log(2) / 4]
+    torch.testing.assert_close(ours._features(voxels), points((*reach, *rest[:5], *bands, *rest[5:])), rtol=0, atol=1e-6)
+
+
+def test_both_ways_to_the_reach_are_the_largest_product_of_each_pillar():
+    ours, cloud = reader(24), random_cloud(500)
+    voxels = ours.voxelize([cloud])
+    with torch.no_grad():
+        quick = ours._features(voxels)
+    plain = ours._features(voxels)  # with gradients
+    torch.testing.assert_close(quick, plain, rtol=0, atol=1e-5)
+    for row, (_, _, y, x) in enumerate(voxels.coords.tolist()):
+        inside = cloud[(cloud[:, 0].floor() == x) & (cloud[:, 1].floor() == y) & (cloud[:, 2] >= -1) & (cloud[:, 2] < 3)]
+        assert len(inside) == int(voxels.num_points[row])
+        local = (inside - points((x + 0.5, y + 0.5, 0, 0, 0))) * points((2, 2, 1, 1 / 64, 2))
+        bands = np.histogram(inside[:, 2], [-np.inf, 1, 1.5, np.inf])[0]
+        np.testing.assert_allclose(plain[row, 29:32].detach(), np.log1p(bands) / 4, rtol=0, atol=1e-6)
+        torch.testing.assert_close(plain[row, :24], (local @ ours.directions.T).amax(dim=0), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_order_of_points_and_company_in_a_batch_change_nothing():
+    ours = reader().eval()
+    first, second = random_cloud(300), random_cloud(200, seed=1)
+    together = ours(ours.voxelize([first, second[:0], second.flip(0)]))
+    assert together.batch_size == 3
+    for sample, cloud in ((0, first), (2, second)):
+        alone, of_sample = ours(ours.voxelize([cloud])), together.coords[:, 0] == sample
+        assert torch.equal(alone.coords[:, 1:], together.coords[of_sample, 1:])
+        torch.testing.assert_close(alone.features, together.features[of_sample], rtol=0, atol=1e-5)
+
+
+def test_gradients_against_differences():
+    ours = reader().eval().double()  # no batch statistics: each weight by itself
+    voxels = ours.voxelize([random_cloud(60)])
+    voxels = voxels._replace(points=voxels.points.double(), mean=voxels.mean.double())
+    voxels.points.mul_(1 + 1e-3 * torch.rand(60, 5, dtype=torch.float64)).add_(1e-3 * torch.rand(60, 5, dtype=torch.float64))  # no ties
+
+    def run(directions: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(ours, {"directions": directions, "layer.linear.weight": weight}, (voxels,)).features
+
+    inputs = [ours.directions.detach().clone().requires_grad_(), ours.layer.linear.weight.detach().clone().requires_grad_()]
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+
+
+def test_points_outside_give_no_gradient_and_no_nan():
+    ours, cloud = reader(), random_cloud(200)
+    cloud = torch.cat([cloud, points((math.nan, 1, 1, 1, 0), (1, 1, 9, math.inf, math.nan), (-3, 1, 1, 1, 0))])
+    ours(ours.voxelize([cloud])).features.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in ours.parameters())
+    assert ours.directions.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_it_in_float32(dtype):
+    ours, cloud = reader(), random_cloud(200)
+    expected = ours(ours.voxelize([cloud])).features
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.equal(ours(ours.voxelize([cloud])).features, expected)
+
+
+@torch.no_grad()
+def test_folding_changes_nothing_but_rounding():
+    ours = reader().eval()
+    ours.layer.norm.running_mean.normal_()
+    ours.layer.norm.running_var.uniform_(0.5, 2)
+    voxels = ours.voxelize([random_cloud(200)])
+    torch.testing.assert_close(folded(ours)(voxels).features, ours(voxels).features, rtol=0, atol=1e-5)
+
+
+def test_directions_come_in_opposites():
+    ours = reader(16)
+    assert torch.equal(ours.directions[:8], -ours.directions[8:])
+    torch.testing.assert_close(ours.directions.norm(dim=1), torch.ones(16))
+    assert torch.equal(reader(4).directions[:2], torch.eye(5)[:2])
