@@ -19,7 +19,7 @@ from perception.detection.row_limits import RowLimits
 
 _LEAST_POINTS = 16_384
 _MOST_RECORDINGS = 4  # each holds the memory of a whole pass
-_MOST_TRIALS = 8
+_MOST_TRIALS = 12  # what one limit cuts off is missing from what the next ones are said to need
 _WARM_UPS = 2  # runs before a recording: kernels are compiled and loaded, and libraries choose theirs
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class GraphedNetwork:
     """Called as an `InferenceNetwork`, with the same boxes, on the CPU whatever the device.
 
     A batch size has its recording, made of its first clouds; it is made anew with more room when a cloud has more points or asks for more
-    rows than it has room for. The boxes of such a batch come from the network itself. Clouds may lie on the CPU or on the device.
+    rows than it has room for. Where no room can be made, the network itself answers. Clouds may lie on the CPU or on the device.
     """
 
     def __init__(self, network: InferenceNetwork) -> None:
@@ -48,8 +48,7 @@ class GraphedNetwork:
         size = len(clouds)
         if size not in self._plain:
             try:
-                recording = self._recording(clouds)
-                boxes, needed = recording(clouds)
+                boxes = self._recorded(clouds)
             except (RuntimeError, ValueError) as error:
                 if self.network.device.type == "cpu":
                     raise
@@ -57,10 +56,19 @@ class GraphedNetwork:
                 self._plain.add(size)
                 self._recordings.pop(size, None)
             else:
-                if not recording.limits.grow(needed):
+                if boxes is not None:
                     return boxes
-                recording.is_stale = True
         return self._step_by_step(clouds)
+
+    def _recorded(self, clouds: Sequence[Tensor]) -> list[Boxes] | None:
+        """By a recording, made anew if it lacks room; None where that was not enough."""
+        for _ in range(2):
+            recording = self._recording(clouds)
+            boxes, needed = recording(clouds)
+            recording.is_stale = recording.limits.grow(needed)
+            if not recording.is_stale:
+                return boxes
+        return None
 
     def _step_by_step(self, clouds: Sequence[Tensor]) -> list[Boxes]:
         found = self.network([cloud.to(self.network.device) for cloud in clouds], StageClock())
@@ -127,13 +135,12 @@ class _Recording:
     def _fit(self, clouds: Sequence[Tensor]) -> None:
         """Limits that have room for these clouds and not much more."""
         self._write(clouds)
-        needed: dict[str, int] = {}
         for _ in range(_MOST_TRIALS):
             packed = self._run().cpu()
             _, needed = unpacked(packed, len(clouds), self._fixed.network.decoder, tuple(self.limits.noted))
             if not self.limits.grow(needed):
                 break
-        self.limits.fit(needed)
+        self.limits.fit()
 
 
 def recorded(function: Callable[[], Result], device: torch.device, *, benchmark: bool = False) -> tuple[torch.cuda.CUDAGraph, Result]:

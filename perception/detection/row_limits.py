@@ -17,6 +17,7 @@ class RowLimits:
         self.capacity: dict[str, int] = {}
         self.noted: dict[str, Tensor] = {}
         self._most: dict[str, int] = {}
+        self._needed: dict[str, int] = {}  # the most so far
 
     def rows(self, name: str, *, guess: int, most: int) -> int:
         """Rows for the place `name`: `guess` until it is fitted or grown, never above `most`, which is always enough."""
@@ -28,15 +29,17 @@ class RowLimits:
         self.noted[name] = needed
 
     def grow(self, needed: dict[str, int]) -> bool:
-        """Make room for what was needed. Whether there was too little of it."""
+        """Take note of what was needed and make room for it. Whether there was too little."""
+        for name, count in needed.items():
+            self._needed[name] = max(count, self._needed.get(name, 0))
         short = {name: count for name, count in needed.items() if self.capacity[name] < min(count, self._most[name])}
         for name, count in short.items():
             self.capacity[name] = self._rounded(name, max(2 * self.capacity[name], count + count // 4))
         return bool(short)
 
-    def fit(self, needed: dict[str, int]) -> None:
-        """Rooms half as large again as what was needed, where they are larger: every free row costs a little time."""
-        for name, count in needed.items():
+    def fit(self) -> None:
+        """Rooms half as large again as what was needed so far, where they are larger: every free row costs a little time."""
+        for name, count in self._needed.items():
             self.capacity[name] = min(self.capacity[name], self._rounded(name, count + count // 2))
 
     def _rounded(self, name: str, count: int) -> int:

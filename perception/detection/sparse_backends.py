@@ -51,7 +51,7 @@ class NativeBackend:
         if x.limits is not None:
             shape = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape, kernel, stride, padding, strict=True)]
             name = f"sites of {x.shape} by {kernel}"
-            capacity = x.limits.rows(name, guess=2 * len(x.coords), most=x.batch_size * math.prod(shape))
+            capacity = x.limits.rows(name, guess=len(x.coords) * 5 // 4, most=x.batch_size * math.prod(shape))
         found = sparse_indices(x.coords, x.shape, kernel, stride, padding, batch_size=x.batch_size, capacity=capacity)
         if x.limits is not None:
             x.limits.note(name, found.counters[0] + found.counters[3])  # those that are there and those that had no room

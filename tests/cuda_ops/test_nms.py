@@ -388,6 +388,48 @@ def test_empty_and_one():
     assert cuda_ops.nms_bev(np.ones((2, 7)), np.full(2, NAN), 0.2).tolist() == []
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_a_fixed_capacity_gives_the_same_and_then_none(kind):
+    boxes, scores = crowd(np.random.default_rng(4), 300)
+    scores[::7] = NAN  # rows that are no boxes
+    group = np.arange(300) % 3
+    for nms, limit in ((cuda_ops.nms_bev, 0.2), (cuda_ops.nms_circle, 2.0)):
+        kept = nms(boxes, scores, limit, 12, group=group)
+        fixed = np.asarray(nms(kind(boxes), kind(scores), limit, 12, group=kind(group), fixed_capacity=True))
+        assert fixed.shape == (300,)
+        np.testing.assert_array_equal(fixed[: len(kept)], kept)
+        assert (fixed[len(kept) :] == -1).all()
+        assert nms(boxes[:0], scores[:0], limit, fixed_capacity=True).shape == (0,)
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_holds_both_of_fixed_capacity(cuda_device):
+    rng = np.random.default_rng(5)
+    crowds = [crowd(rng, 500) for _ in range(2)]
+    boxes, scores = (torch.from_numpy(array).to(cuda_device) for array in crowds[0])
+    group = torch.arange(500, device=cuda_device) % 4
+
+    def run():
+        return cuda_ops.nms_bev(boxes, scores, 0.2, 9, group=group, fixed_capacity=True), cuda_ops.nms_circle(
+            boxes, scores, 2.0, fixed_capacity=True
+        )
+
+    run()  # before the capture: what is loaded on first use
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = run()
+    for number in (1, 0, 1):
+        for tensor, array in zip((boxes, scores), crowds[number], strict=True):
+            tensor.copy_(torch.from_numpy(array))
+        graph.replay()
+        expected = (
+            cuda_ops.nms_bev(*crowds[number], 0.2, 9, group=np.arange(500) % 4),
+            cuda_ops.nms_circle(*crowds[number], 2.0),
+        )
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours[ours >= 0].cpu().numpy(), theirs)
+
+
 def test_arrays_that_are_not_contiguous():
     boxes, scores = crowd(np.random.default_rng(3), 200)
     expected = cuda_ops.nms_bev(boxes[::2].copy(), scores[::2].copy(), 0.2)

@@ -173,20 +173,27 @@ def test_any_clouds_one_after_another(kind, clouds):
 
 
 @pytest.mark.parametrize("kind", ["pillars", "voxels", "dynamic voxels", "pillars, narrow limits", "voxels, circles, few"])
-def test_where_there_is_no_room_the_network_itself_answers_and_room_is_made(kind):
+def test_where_there_is_too_little_room_it_is_made(kind):
     plain = plain_network(VARIANTS[kind])
     graphed, batch = GraphedNetwork(plain), clouds_of(cloud())
     expected = plain(batch, StageClock())
     graphed(batch, StageClock())
     limits = graphed._recordings[1].limits
     for name in list(limits.capacity):
-        needed = min(limits.noted[name].item(), limits._most[name])
+        needed = min(int(limits.noted[name]), limits._most[name])
         limits.capacity[name] = max(1, needed // 2)
+        before = graphed._recordings[1]
         assert_same(graphed(batch, StageClock()), expected)
-        assert graphed._recordings[1].is_stale
-        assert_same(graphed(batch, StageClock()), expected)
-        assert not graphed._recordings[1].is_stale
+        assert graphed._recordings[1] is not before
         assert limits.capacity[name] >= needed
+
+
+def test_where_no_room_can_be_made_the_network_itself_answers(monkeypatch):
+    plain = plain_network(VARIANTS["voxels"])
+    graphed, batch = GraphedNetwork(plain), clouds_of(cloud())
+    monkeypatch.setattr(RowLimits, "grow", lambda *_: True)
+    assert_same(graphed(batch, StageClock()), plain(batch, StageClock()), tolerance=0)
+    assert graphed._recordings[1].is_stale
 
 
 def test_limits_grow_by_half_and_more_and_fit_what_is_needed():
@@ -196,8 +203,21 @@ def test_limits_grow_by_half_and_more_and_fit_what_is_needed():
     assert not limits.grow({"a": 10_000, "b": 0, "c": 9000})  # c has all there can be
     assert limits.grow({"a": 10_001, "b": 0})
     assert limits.capacity == {"a": 20_000, "b": 10_000, "c": 7000}
-    limits.fit({"a": 8000, "b": 0, "c": 6000})
-    assert limits.capacity == {"a": 12_288, "b": 1024, "c": 7000}
+    assert not limits.grow({"a": 8000, "b": 0, "c": 6000})
+    limits.fit()  # 1.5 times the most that was needed, in steps of 1024
+    assert limits.capacity == {"a": 15_360, "b": 1024, "c": 7000}
+
+
+def test_large_clouds_and_small_ones_in_turn_settle():
+    plain = plain_network(VARIANTS["dynamic voxels"])
+    graphed, large, small = GraphedNetwork(plain), clouds_of(cloud(12_000, spread=4)), clouds_of(cloud(10))
+    for batch in (small, large, small):
+        assert_same(graphed(batch, StageClock()), plain(batch, StageClock()))
+    assert graphed._recordings[1].limits.capacity["voxels"] > 2048
+    settled = graphed._recordings[1]
+    for batch in (small, large, small, large):
+        graphed(batch, StageClock())
+    assert graphed._recordings[1] is settled
 
 
 def test_more_points_than_before_and_a_few_batch_sizes():
