@@ -22,9 +22,7 @@ def simulate(
     cameras: Annotated[
         bool, typer.Option("--cameras", help="Six pictures a key frame as well, and their instance masks; takes a few times as long.")
     ] = False,
-    layout: Annotated[
-        str, typer.Option("--format", help="nuscenes or kitti: drives; clips: training samples, eight a scene.")
-    ] = "nuscenes",
+    layout: Annotated[str, typer.Option("--format", help="nuscenes or kitti: drives; clips: training samples, 8 a scene.")] = "nuscenes",
     version: Annotated[str, typer.Option(help="Name of the data set's version.")] = "v1.0-simulated",
 ) -> None:
     """Simulate drives through a street, with a lidar of 32 beams at 20 Hz or another one, and write them as nuScenes does.

@@ -13,7 +13,7 @@ from perception.drives.simulated.roads import CrossSection, Lot, Plan, Section
 
 ROW_ENDS = 105.0
 ROOMY = 2.75  # metres of a parking strip in which large vehicles stand
-_USUAL, _LARGE = (0.93, 0.05, 0.012, 0.008), (0.8, 0.1, 0.06, 0.04)  # shares of car, truck, trailer and bus among what is parked
+_USUAL, _LARGE = (0.93, 0.05, 0.012, 0.008), (0.76, 0.1, 0.09, 0.05)  # shares of car, truck, trailer and bus among what is parked
 Span = tuple[float, float]
 
 
@@ -105,7 +105,7 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
         if not side.has_lot and side not in sites and rng.random() < (0.7 if balanced else 0.25) * density:
             along = float(side.begins + rng.uniform(4, 30))
             if _is_open(closed[side], along - 2.0, along + 8.0):
-                things += rack(side, along, rng)
+                things += rack(side, along, rng, bicycles=0.7 if balanced else 0.5)
                 closed[side].append((along - 2.0, along + 8.0))
         things += parked_row(side, closed[side], _occupancy(density, rng), rng, first=first.get(side), balanced=balanced)
         for _ in range(rng.poisson(0.5 * crowd)):
@@ -234,9 +234,9 @@ def waiting_people(side: Side, along: float, count: int, rng: np.random.Generato
     return people
 
 
-def rack(side: Side, along: float, rng: np.random.Generator) -> list[Standing]:
-    """Two to five cycles before the fronts, 1.3 m apart."""
-    name, across = str(rng.choice(["bicycle", "motorcycle"])), side.section.front + 1.3
+def rack(side: Side, along: float, rng: np.random.Generator, *, bicycles: float) -> list[Standing]:
+    """Two to five cycles before the fronts, 1.3 m apart; `bicycles` is how likely they are no motorcycles."""
+    name, across = "bicycle" if rng.random() < bicycles else "motorcycle", side.section.front + 1.3
     count = int(rng.integers(2, 6))
     return [side.place(name, along + 1.3 * i, across, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
 

@@ -12,14 +12,15 @@ from perception.drives.simulated.traffic import Movers
 
 # class -> (share in the vehicle lanes, desired speed m/s, its standard deviation); "road_train" is a truck with a trailer
 VEHICLES = {
-    "car": (0.78, 9.5, 1.3),
+    "car": (0.77, 9.5, 1.3),
     "truck": (0.08, 8.2, 0.8),
     "bus": (0.03, 7.5, 0.6),
     "road_train": (0.03, 7.5, 0.6),
     "motorcycle": (0.08, 9.8, 1.3),
+    "bicycle": (0.01, 5.2, 0.6),
 }
 # the same where rare classes are wanted often
-BALANCED = {"car": 0.54, "truck": 0.12, "bus": 0.1, "road_train": 0.1, "motorcycle": 0.14}
+BALANCED = {"car": 0.42, "truck": 0.13, "bus": 0.11, "road_train": 0.14, "motorcycle": 0.12, "bicycle": 0.08}
 CYCLES = {"bicycle": (4.8, 0.6), "motorcycle": (6.5, 0.6)}  # desired speeds in a bicycle lane
 HITCH = 0.6  # metres between a truck and its trailer
 GROUP_SIZES = (0.50, 0.27, 0.11, 0.06, 0.03, 0.02, 0.01)  # share of walking groups of 1, 2, ... people
@@ -131,7 +132,7 @@ def _add_vehicle(
     else:
         names = list(VEHICLES)
         kind = str(rng.choice(names, p=[BALANCED[name] if balanced else VEHICLES[name][0] for name in names]))
-        if is_turning and kind != "motorcycle":  # long vehicles would need the neighbouring lane
+        if is_turning and kind not in CYCLES:  # long vehicles would need the neighbouring lane
             kind = "car"
         gap = 4.0 + rng.exponential(62 / density)
     kinds = ("truck", "trailer") if kind == "road_train" else (kind,)

@@ -6,8 +6,11 @@ import pytest
 from perception.drives import NuScenes, accumulate_sweeps
 from perception.drives.simulated import simulate_scenes, write_nuscenes
 from perception.drives.simulated.furniture import Standing
+from perception.drives.simulated.lidar import beams, turn_of
 from perception.drives.simulated.matter import SCENERY
-from perception.drives.simulated.recording import sweep_times
+from perception.drives.simulated.recording import scan_at, sweep_times
+from perception.drives.simulated.rigs import KITTI_RIG, NUSCENES_RIG
+from perception.drives.simulated.world import World
 
 VERSION = "v1.0-recorded"
 
@@ -110,3 +113,29 @@ def test_writing_twice_gives_the_same_bytes_with_any_number_of_processes(root, s
     names = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert all((root / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("rig", "num_pieces"), [(NUSCENES_RIG, 2), (KITTI_RIG, 2), (NUSCENES_RIG, 5)], ids=["nuscenes", "kitti", "in five"]
+)
+def test_things_are_where_the_beams_pass_them(scenes, monkeypatch, rig, num_pieces):
+    (scene,) = scenes
+    world, seconds, asked = scene.world, 0.5, []
+    placed = World.matter_placed
+    monkeypatch.setattr(World, "matter_placed", lambda self, places, moment: asked.append(places) or placed(self, places, moment))
+    scan_at(scene, int(scene.timestamps_us[0]) + 500_000, rig, num_pieces=num_pieces)
+    assert len(asked) == num_pieces
+    begin, end = turn_of(rig.model, seconds)
+    (pose,) = world.ego_to_street(np.array([(begin + end) / 2]))
+    middle, _, _ = world.places((begin + end) / 2)
+    seen = (pose @ rig.lidar_to_ego).inverse().apply(middle)[:, :2]
+    # the column whose beams point there, and when it fires
+    level = beams(rig.model)[0][:, rig.model.num_beams // 2, :2]
+    column = (seen / np.linalg.norm(seen, axis=1, keepdims=True) @ (level / np.linalg.norm(level, axis=1, keepdims=True)).T).argmax(axis=1)
+    fires = begin + (column + 1) / rig.model.columns * (end - begin)
+    is_fast = np.linalg.norm(world.places(end)[0] - world.places(begin)[0], axis=1) > 0.2
+    near = np.flatnonzero(is_fast & (np.linalg.norm(seen, axis=1) > 8))
+    assert len(near) >= 5
+    for i in near.tolist():
+        piece = min(int(column[i] / rig.model.columns * num_pieces), num_pieces - 1)
+        np.testing.assert_allclose(asked[piece][0][i], world.places(float(fires[i]))[0][i], atol=0.03)

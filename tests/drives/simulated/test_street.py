@@ -26,14 +26,35 @@ def everything(scene, frame):
     return concatenate([boxes, ego]), [*(t.class_name for t in things), "car"]
 
 
-def test_no_two_boxes_overlap_but_those_of_people(scenes):
-    for scene in scenes:
+@pytest.fixture(scope="module")
+def balanced():
+    """Streets with many of the rare classes."""
+    return [simulate_scene("balanced", np.random.default_rng([5, i]), num_frames=6, balanced=True) for i in range(12)]
+
+
+def test_no_two_boxes_overlap_but_those_of_people(scenes, balanced):
+    for scene in scenes + balanced:
         for frame in range(len(scene)):
             boxes, names = everything(scene, frame)
             outlines = np.asarray(shapely.polygons(boxes.corners[:, :4, :2]))
             first, second = shapely.STRtree(outlines).query(outlines, predicate="intersects")
             hits = [(names[i], names[j]) for i, j in zip(first, second, strict=True) if i < j]
             assert [pair for pair in hits if pair != ("pedestrian", "pedestrian")] == []
+
+
+def test_balanced_streets_have_more_of_the_rare_classes(balanced):
+    usual = [simulate_scene("usual", np.random.default_rng([5, i]), num_frames=6) for i in range(12)]
+
+    def counts(scenes):
+        names = [thing.class_name for scene in scenes for thing in scene.objects]
+        return {name: names.count(name) / len(scenes) for name in NUSCENES_DETECTION.names}
+
+    before, after = counts(usual), counts(balanced)
+    rare = set(before) - {"car", "pedestrian"}
+    assert after["car"] < before["car"]
+    assert sum(after[name] for name in rare) > 2 * sum(before[name] for name in rare)
+    # several in ten clips of each
+    assert min(after.values()) > 0.5, after
 
 
 def test_velocity_is_the_derivative_of_the_position(scenes):
