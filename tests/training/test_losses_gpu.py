@@ -1,15 +1,13 @@
 """Targets and losses on a GPU against the CPU; and, on any machine, that they ask a device for no value while it works."""
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("pydantic")
-
-from perception.detection.head import HeadMaps, TaskMaps  # noqa: E402  behind the check
-from perception.training.losses import center_loss  # noqa: E402
-from perception.training.sample import Sample  # noqa: E402
-from perception.training.targets import make_targets  # noqa: E402
-from tests.training.makers import small_settings  # noqa: E402
+from perception.detection.head import HeadMaps, TaskMaps
+from perception.training.losses import center_loss
+from perception.training.sample import Sample
+from perception.training.targets import make_targets
+from tests.training.makers import small_settings
 
 SETTINGS = small_settings(iou=True)
 COUNTS = (7, 0, 40)
@@ -70,7 +68,10 @@ def test_a_gpu_gives_what_the_cpu_gives_and_never_waits():
     assert losses.total.item() == pytest.approx(loss.total.item(), rel=1e-4)
     for task, wanted, same in zip(gpu_maps.tasks, maps.tasks, again.tasks, strict=True):
         for a, b, c in zip(task, wanted, same, strict=True):
-            assert a is not None and b is not None and c is not None
-            assert a.grad is not None and c.grad is not None
+            assert a is not None
+            assert b is not None
+            assert c is not None
+            assert a.grad is not None
+            assert c.grad is not None
             torch.testing.assert_close(a.grad.cpu(), b.grad, rtol=1e-3, atol=1e-6)
             assert torch.equal(a.grad, c.grad)
