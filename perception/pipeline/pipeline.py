@@ -21,7 +21,8 @@ class Detector(Protocol):
     """What the pipeline asks of a detector: points of one moment in, objects out. It keeps nothing from one frame to the next.
 
     sweeps  turns of the lidar, the key sweep included, that its clouds hold (`accumulate_sweeps`)
-    detect  a cloud in the lidar frame, intensities 0..255, and how the lidar is mounted -> Detections in the EGO frame, velocities over ground
+    detect  a cloud in the lidar frame, intensities 0..255, and how the lidar is mounted -> Detections in the EGO frame, velocities over
+            ground
     """
 
     @property
