@@ -142,6 +142,7 @@ class Frame:
     read_cloud     () -> PointCloud in the lidar frame; reads the file when called
     find_sweeps    count -> the turns of the lidar before this one, nearest first, `count` or fewer; no file of points is read for it
     labelled_view  where `truth` is complete, or None where that is all around the vehicle
+    intensity_top  what full intensity is in its clouds: 255 (nuScenes) or 1 (KITTI)
     """
 
     token: str
@@ -153,6 +154,7 @@ class Frame:
     read_cloud: Callable[[], PointCloud]
     find_sweeps: Callable[[int], list[Sweep]] = no_sweeps
     labelled_view: LabelledView | None = None
+    intensity_top: float = 255.0
 
     def __post_init__(self) -> None:
         _expect_time(f"Frame {self.token}", self.timestamp_us)

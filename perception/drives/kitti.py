@@ -169,6 +169,7 @@ class KittiDrive:
             read_cloud=partial(self._read_cloud, number),
             find_sweeps=partial(self._sweeps_before, number),
             labelled_view=None if self._truth is None else self._labelled_view,
+            intensity_top=1.0,
         )
 
     def __iter__(self) -> Iterator[Frame]:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from perception.core.detections import Detections, Tracks
 from perception.core.errors import UsageError
 from perception.core.frame import Frame
@@ -12,12 +14,15 @@ from perception.detection.attributes import attributes_of
 from perception.drives.sweeps import accumulate_sweeps
 from perception.tracking import Tracker
 
+_INTENSITY_TOP = 255.0
+
 
 class Detector(Protocol):
     """What the pipeline asks of a detector: points of one moment in, objects out. It keeps nothing from one frame to the next.
 
     sweeps  turns of the lidar, the key sweep included, that its clouds hold (`accumulate_sweeps`)
-    detect  a cloud in the lidar frame and how the lidar is mounted -> Detections in the EGO frame, velocities over ground
+    detect  a cloud in the lidar frame, intensities 0..255, and how the lidar is mounted -> Detections in the EGO frame, velocities over
+            ground
     """
 
     @property
@@ -64,8 +69,11 @@ class Pipeline:
         return self.tracker.update(self.detect(frame, self.read(frame)), frame.timestamp_us)
 
     def read(self, frame: Frame) -> PointCloud:
-        """The cloud that the detector looks at, in the frame's lidar frame."""
-        return accumulate_sweeps(frame, self.num_sweeps)
+        """The cloud that the detector looks at, in the frame's lidar frame, intensities on the scale 0..255 that detectors know."""
+        cloud = accumulate_sweeps(frame, self.num_sweeps)
+        if frame.intensity_top != _INTENSITY_TOP:
+            cloud.points[:, 3] *= np.float32(_INTENSITY_TOP / frame.intensity_top)  # in place: accumulation has made it for us
+        return cloud
 
     def detect(self, frame: Frame, read: PointCloud) -> Detections:
         """The objects in a frame's cloud, in the global frame; those without an attribute get one by their speed."""

@@ -103,6 +103,7 @@ def test_unknown_occlusion_is_no_level(tmp_path):
 def test_the_cloud_is_read_when_asked_for_with_no_age(drive):
     cloud = drive[0].cloud
     np.testing.assert_array_equal(cloud.points[:, :4], cloud_rows())
+    assert drive[0].intensity_top == 1.0  # which is why nothing is scaled here
     np.testing.assert_array_equal(cloud.points[:, 4], 0)
     assert cloud.ring is None
     assert cloud.points.flags.writeable

@@ -1,6 +1,7 @@
 """A frame's steps: sweeps as the detector asks, ego frame to global frame, attributes, tracks."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,3 +67,16 @@ def test_the_frames_of_a_pipeline_do_not_depend_on_how_far_apart_they_are_asked_
         pipeline = Pipeline(ClumpDetector(), build_tracker())
         tracked.append([pipeline.step(frame).boxes.center.tolist() for frame in frames])
     assert tracked[0] == tracked[1] == tracked[2]
+
+
+def test_detectors_see_intensities_up_to_255_whatever_a_recording_holds():
+    frame = SyntheticDrive(num_frames=3)[2]
+    as_recorded = frame.cloud.points.copy()
+    pipeline = Pipeline(ClumpDetector(), num_sweeps=2)
+    unchanged = pipeline.read(frame).points
+    for top, factor in ((255.0, 1), (1.0, 255), (100.0, 2.55)):
+        read = pipeline.read(replace(frame, intensity_top=top)).points
+        np.testing.assert_allclose(read[:, 3], unchanged[:, 3] * factor, rtol=1e-6)
+        np.testing.assert_array_equal(np.delete(read, 3, axis=1), np.delete(unchanged, 3, axis=1))
+    assert unchanged[:, 3].max() > 0
+    np.testing.assert_array_equal(frame.cloud.points, as_recorded)  # the recording's own cloud is as it was
