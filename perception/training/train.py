@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,24 +11,20 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
 
 from perception.core.errors import UsageError
 from perception.core.files import write_bytes
 from perception.detection.build import build_network
 from perception.detection.config import CenterPointSettings
-from perception.detection.head import HeadMaps
 from perception.detection.weights import load_state, read_weights
 from perception.training.augment import open_augmentation
 from perception.training.config import TrainingConfig
 from perception.training.feed import open_feed
 from perception.training.log import Status, TrainingLog
 from perception.training.loop import Loop, Parts
-from perception.training.loss_settings import LossSettings
-from perception.training.losses import Losses, center_loss, object_counts
+from perception.training.objective import Objective
 from perception.training.processes import Processes
 from perception.training.state import CHECKPOINT, CONFIG, RECORD, WEIGHTS, read_checkpoint, write_checkpoint, write_weights
-from perception.training.targets import TaskTargets, make_targets
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,8 @@ def train(
         numbers = {"rank": processes.rank, "world_size": processes.count, "first_step": first_step}
         opened = open_feed(config.data, detector, device=processes.device, batch_size=settings.batch_size, seed=settings.seed, **numbers)
         with closing(opened) as feed:
-            parts = Parts(feed, augment, lambda samples: make_targets(samples, detector, config.loss), _loss_of(config.loss))
+            objective = Objective(network, detector, config.loss)
+            parts = Parts(feed, augment, objective.targets, objective.loss)
             with closing(Loop(network, parts, settings, processes)) as loop:
                 return run(loop, folder, processes, state=state, after_look=after_look)
     finally:
@@ -170,10 +167,3 @@ def _save(loop: Loop, folder: Folder, processes: Processes, status: Status | Non
     state = loop.state()
     if processes.is_first:
         folder.save(state, loop, status, is_complete=is_complete)
-
-
-def _loss_of(settings: LossSettings) -> Callable[..., Losses]:
-    def loss(maps: HeadMaps, targets: Sequence[TaskTargets], total_of: Callable[[Tensor], Tensor]) -> Losses:
-        return center_loss(maps, targets, settings, counts=total_of(object_counts(targets)))
-
-    return loss

@@ -14,6 +14,7 @@ from perception.detection.config import CenterPointSettings
 from perception.detection.head import HeadMaps
 from perception.training.loop import Loop, Parts
 from perception.training.loop_settings import LoopSettings
+from perception.training.objective import Objective
 from perception.training.processes import Processes
 from perception.training.sample import Sample
 from tests.detection.small import cloud, small_config
@@ -97,17 +98,24 @@ def small_loop(
     *,
     feed: Any = None,
     parts: dict[str, Any] | None = None,
+    published: bool = False,
     scaled: bool = False,
     double: bool = False,
     **settings: Any,
 ) -> Loop:
-    """A loop of 6 steps with batches of 2. double: in float64. scaled: with float16's scaler; its arithmetic takes minutes on a CPU."""
+    """A loop of 6 steps with batches of 2.
+
+    published  with the real targets and losses; double: all in float64; scaled: with float16's scaler, whose arithmetic takes minutes here
+    """
     processes = processes or Processes()
     values: dict[str, Any] = {"steps": 6, "batch_size": 2, "log_every": 2, **settings}
     loop_settings = LoopSettings.model_validate(values)
     feed = feed or FixedFeed(loop_settings.batch_size, processes.rank, processes.count)
-    made = Parts(**{"feed": feed, "augment": shaken, "targets": object_counts, "loss": square_loss, **(parts or {})})
-    loop = Loop(small_network(double=double), made, loop_settings, processes)
+    network, chosen = small_network(double=double), {"targets": object_counts, "loss": square_loss} | (parts or {})
+    if published:
+        objective = Objective(network, small_detector())
+        chosen |= {"targets": objective.targets, "loss": objective.loss}
+    loop = Loop(network, Parts(**{"feed": feed, "augment": shaken} | chosen), loop_settings, processes)
     if scaled:
         loop._scaler = torch.amp.GradScaler("cpu")
     return loop
