@@ -52,7 +52,8 @@ def test_the_world_has_every_object_where_its_box_is(scenes):
         for i in np.flatnonzero(owners != SCENERY):
             thing = scene.objects[owners[i]]
             bottom = street_to_global.apply(place[i : i + 1])[0]
-            np.testing.assert_allclose(bottom + np.array([0, 0, thing.size[2] / 2]), thing.center[frame], atol=2e-3)
+            # recorded poses lean by up to a tenth of a degree: the middle of a trailer lies millimetres beside its foot
+            np.testing.assert_allclose(bottom + np.array([0, 0, thing.size[2] / 2]), thing.center[frame], atol=4e-3)
             assert np.cos(yaw[i] + street_to_global.yaw - thing.yaw[frame]) > 1 - 1e-9
             assert scene.world.sources[i].class_name == thing.class_name
     assert any(isinstance(source, Standing) for source in scene.world.sources)
