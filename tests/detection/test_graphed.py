@@ -40,6 +40,7 @@ VARIANTS = {
     "pillars, circles": variant("pillar", decode=CIRCLE),
     "voxels, circles, few": variant("voxel", decode=CIRCLE | CALM),
     "pillars, narrow limits": variant("pillar", decode=NARROW),
+    "pillars, narrow limits, few go in": variant("pillar", decode=NARROW | {"nms": {"name": "rotated", "max_in": 12, "max_out": 60}}),
     "voxels, few candidates": variant("voxel", decode=CALM),
     "dynamic pillars": variant("pillar", reader={"name": "dynamic_pillar", "channels": [8, 8]}),
     "one layer of pillars": variant(
