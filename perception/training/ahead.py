@@ -41,47 +41,50 @@ class BatchesAhead:
         self._begun: dict[int, Future[list[Future[Sample]]]] = {}
         self._fed: dict[int, list[Sample]] = {}
         # One thread asks the feed, batch after batch; it hands each sample to the others.
-        self._feeding = ThreadPoolExecutor(1, thread_name_prefix="feed") if threads else None
-        self._augmenting = ThreadPoolExecutor(threads, thread_name_prefix="augment") if threads else None
+        self._threads = _Threads(threads) if threads else None
 
     @property
     def wait_seconds(self) -> float:
         """That the caller has waited for data: for the feed, or for its threads."""
-        return self._feed.wait_seconds if self._feeding is None else self._seconds
+        return self._feed.wait_seconds if self._threads is None else self._seconds
 
     def fetch(self, number: int, progress: float) -> None:
         """Begin with a batch before it is asked for, and wait until its samples are there."""
-        if self._feeding is None:
+        if self._threads is None:
             self._fed[number] = self._feed.batch(number)
         else:
-            self._begin(number, progress).result()
+            self._begin(self._threads, number, progress).result()
 
     def batch(self, number: int, progress: float) -> list[Sample]:
         """A batch, from whose number on numbers ascend one by one. What a feed or an augmentation raises comes here."""
-        if self._feeding is None:
+        if self._threads is None:
             samples = self._fed.pop(number, None) or self._feed.batch(number)
             return [self._augment(sample, number, place, progress) for place, sample in enumerate(samples)]
         start = time.monotonic()
         for other in range(number, number + _BATCHES + 1):
             if self._end is None or other < max(self._end, number + 1):
-                self._begin(other, progress)
+                self._begin(self._threads, other, progress)
         samples = [future.result() for future in self._begun.pop(number).result()]
         self._seconds += time.monotonic() - start
         return samples
 
     def close(self) -> None:
         """Forget what is begun and end the threads."""
-        for executor in (self._feeding, self._augmenting):
-            if executor is not None:
+        if self._threads is not None:
+            for executor in (self._threads.feeding, self._threads.augmenting):
                 executor.shutdown(cancel_futures=True)
 
-    def _begin(self, number: int, progress: float) -> Future[list[Future[Sample]]]:
+    def _begin(self, threads: "_Threads", number: int, progress: float) -> Future[list[Future[Sample]]]:
         if number not in self._begun:
-            assert self._feeding is not None
-            self._begun[number] = self._feeding.submit(self._augmented, number, progress)
+            self._begun[number] = threads.feeding.submit(self._augmented, threads, number, progress)
         return self._begun[number]
 
-    def _augmented(self, number: int, progress: float) -> list[Future[Sample]]:
-        assert self._augmenting is not None
-        samples = self._feed.batch(number)
-        return [self._augmenting.submit(self._augment, sample, number, place, progress) for place, sample in enumerate(samples)]
+    def _augmented(self, threads: "_Threads", number: int, progress: float) -> list[Future[Sample]]:
+        samples = enumerate(self._feed.batch(number))
+        return [threads.augmenting.submit(self._augment, sample, number, place, progress) for place, sample in samples]
+
+
+class _Threads:
+    def __init__(self, augmenting: int) -> None:
+        self.feeding = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self.augmenting = ThreadPoolExecutor(augmenting, thread_name_prefix="augment")

@@ -82,7 +82,7 @@ def test_an_error_of_the_augmentation_arrives(threads):
 
 def test_progress_is_that_of_the_beginning():
     seen = []
-    batches = BatchesAhead(Feed(), lambda sample, number, place, progress: seen.append((number, progress)) or sample, threads=1, end=2)
+    batches = BatchesAhead(Feed(), lambda sample, number, _place, progress: seen.append((number, progress)) or sample, threads=1, end=2)
     batches.batch(0, 0.25)
     batches.batch(1, 0.5)
     batches.close()
