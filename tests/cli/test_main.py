@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.evaluation.makers import SPLIT, VERSION, detection, track, write_results, write_street
 from tests.evaluation.test_validation import mutation
 
-COMMANDS = ["doctor", "simulate", "run", "detect", "track", "evaluate", "validate", "view"]
+COMMANDS = ["doctor", "simulate", "run", "detect", "track", "evaluate", "validate", "view", "object-bank"]
 module = importlib.import_module("perception.cli.main")
 
 
@@ -73,7 +73,7 @@ def test_help_of_a_command_has_an_example_that_names_known_options(call, name):
 
 
 def test_all_commands_are_known_to_these_tests():
-    names = {info.name or info.callback.__name__ for info in app.registered_commands}
+    names = {(info.name or info.callback.__name__).replace("_", "-") for info in app.registered_commands}
     assert names == set(COMMANDS)
 
 

@@ -146,6 +146,14 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path):
             ObjectBank.load(path)
 
 
+def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "bank.safetensors"
+    bank_of(("car", (10, 0, 0), 5)).save(path)
+    monkeypatch.setattr("perception.training.object_bank._MAX_BYTES", 100)
+    with pytest.raises(DataError, match="expected an object bank of at most"):
+        ObjectBank.load(path)
+
+
 def test_objects_are_pasted_in_front_until_the_count_is_reached():
     bank = bank_of(*[("car", (10.0 * i, 20, 0.5), 5 + i) for i in range(4)], ("bus", (0, -30, 0), 7))
     sample = sample_with([(1, 1, 1, 1, 0), *filled_box((10, 0, 0), 3)], boxes_at((10, 0, 0)), [0], num_points=3)
