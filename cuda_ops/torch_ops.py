@@ -68,12 +68,12 @@ def _fake_iou(boxes_a, boxes_b):
     return boxes_a.new_empty((boxes_a.shape[0], boxes_b.shape[0]), dtype=torch.float64)
 
 
-def _fake_nms(boxes, scores, iou_threshold, max_out, group):
-    return scores.new_empty((_dynamic(),), dtype=torch.int64)
+def _fake_nms(boxes, scores, iou_threshold, max_out, group, fixed_capacity):
+    return scores.new_empty((scores.shape[0] if fixed_capacity else _dynamic(),), dtype=torch.int64)
 
 
-def _fake_circle(centers, scores, squared_radius, max_out, group):
-    return scores.new_empty((_dynamic(),), dtype=torch.int64)
+def _fake_circle(centers, scores, squared_radius, max_out, group, fixed_capacity):
+    return _fake_nms(centers, scores, squared_radius, max_out, group, fixed_capacity)
 
 
 def _fake_points_in_boxes(points, boxes):
@@ -152,7 +152,7 @@ def _fake_weight_gradient(features, gradient, table):
     return gradient.new_empty((channels, table.shape[1], features.shape[1])), gradient.new_empty((channels,))
 
 
-_NMS = "int? max_out, Tensor? group) -> Tensor"
+_NMS = "int? max_out, Tensor? group, bool fixed_capacity) -> Tensor"
 
 
 OPERATORS = {

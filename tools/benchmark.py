@@ -1,4 +1,4 @@
-"""Speed, beside a peer where there is one: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|simulate|detector|all`.
+"""Speed, beside a peer where there is one: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|simulate|detector|gpu|all`.
 
 Each prints one Markdown table. Figures are medians over repetitions that alternate between the candidates, so that a machine that slows
 down slows down both. Compare ratios, not seconds, between machines.
@@ -183,6 +183,23 @@ def detector(
 
     print_machine()
     bench.print_table(benchmark_ops.read_cloud(cloud) if cloud else benchmark_ops.ten_sweeps(264_000), threads, repeats)
+
+
+@app.command()
+def gpu(
+    cloud: Annotated[
+        Path | None, typer.Argument(help="Points of 5 columns, float32 or .f16.bin; without it one is made.", show_default=False)
+    ] = None,
+) -> None:
+    """Milliseconds of the operators on a CUDA device, called and from a CUDA graph, beside the floor."""
+    import benchmark_gpu
+    import benchmark_ops
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmark gpu: expected a CUDA device and a torch with CUDA, found none")
+    print_machine()
+    benchmark_gpu.print_table(benchmark_ops.read_cloud(cloud) if cloud else benchmark_ops.ten_sweeps(264_000))
 
 
 @app.command(name="all")

@@ -14,7 +14,9 @@ Config = Annotated[
     str,
     typer.Option("--config", "--model", help="The detector: a YAML file, or a name from configs/.", show_default=False),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Its weights (safetensors).", show_default=False)]
+Weights = Annotated[
+    Path | None, typer.Option(help="Its weights (safetensors); without it those that come with the model.", show_default=False)
+]
 Seed = Annotated[int | None, typer.Option(help="Random weights in place of trained ones: for timings and trials.", show_default=False)]
 Split = Annotated[str | None, typer.Option(help="The drives of this split; all without it.", show_default=False)]
 DriveNames = Annotated[list[str] | None, typer.Option("--drive", help="This drive only; may be given again.", show_default=False)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from perception.detection.build import build_decoder, build_network
     from perception.detection.center_point import CenterPoint
     from perception.detection.clock import Profile
-    from perception.detection.config import DetectorConfig, load_detector_config
+    from perception.detection.config import DetectorConfig, load_detector_config, weights_beside
     from perception.detection.detector import Detector
     from perception.detection.weights import load_state, read_weights
 
@@ -27,6 +27,7 @@ _MODULES = {
     "load_detector_config": "config",
     "load_state": "weights",
     "read_weights": "weights",
+    "weights_beside": "config",
 }
 __all__ = [
     "CenterPoint",
@@ -39,6 +40,7 @@ __all__ = [
     "load_detector_config",
     "load_state",
     "read_weights",
+    "weights_beside",
 ]
 
 

@@ -302,8 +302,22 @@ def load_detector_config(path: Path | str) -> DetectorConfig:
 
     Raises UsageError for a missing or broken file and for every key that does not fit.
     """
-    path = Path(path)
+    return load_config(_file_of(path), DetectorConfig)
+
+
+def weights_beside(config: Path | str) -> Path | None:
+    """The weights that come with settings: `compact.safetensors` beside `compact.yaml`; None where there is no such file.
+
+    config  as `load_detector_config` takes it
+    """
+    weights = _file_of(config).with_suffix(".safetensors")
+    return weights if weights.is_file() else None
+
+
+def _file_of(config: Path | str) -> Path:
+    """The YAML file that a path or name stands for; it need not be there."""
+    path = Path(config)
     if not path.suffix and not path.exists():
         shipped = shipped_config(f"{path}.yaml")
-        path = shipped if shipped.is_file() else path
-    return load_config(path, DetectorConfig)
+        return shipped if shipped.is_file() else path
+    return path

@@ -40,9 +40,19 @@ class RotatedNms:
 
     def __call__(self, rows: Tensor, scores: Tensor, _task: int) -> Tensor:
         """rows (N, 9), scores (N,) of one task, to the rows kept, best first."""
-        flat = rows[:, [0, 1, 4, 3, 8]]  # x, y, length, width, r
-        flat[:, 4] = -flat[:, 4] - torch.pi / 2
-        return nms_bev(flat, scores, self.iou_threshold, self.max_out)
+        return nms_bev(self._flat(rows), scores, self.iou_threshold, self.max_out)
+
+    def fixed(self, rows: Tensor, scores: Tensor) -> Tensor:
+        """Nothing waits for a count: rows (B, tasks, K, 9) and scores (B, tasks, K), NaN where there is no box, to the rows of all kept
+        ones, numbered through (B * tasks * K,), in any order and with -1 in between."""
+        flat, group = self._flat(rows.flatten(0, 2)), _numbers(scores.flatten(0, 1))
+        return nms_bev(flat, scores.flatten(), self.iou_threshold, self.max_out, group=group, fixed_capacity=True)
+
+    @staticmethod
+    def _flat(rows: Tensor) -> Tensor:
+        """x, y, length, width and heading, counter-clockwise from x."""
+        x, y, length, width, r = (rows[:, column] for column in (0, 1, 4, 3, 8))
+        return torch.stack([x, y, length, width, -r - torch.pi / 2], dim=1)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,17 @@ class CircleNms:
     def __call__(self, rows: Tensor, scores: Tensor, task: int) -> Tensor:
         """As `RotatedNms`."""
         return nms_circle(rows[:, :2], scores, squared_radius=self.squared_radius[task], max_out=self.max_out)
+
+    def fixed(self, rows: Tensor, scores: Tensor) -> Tensor:
+        """As `RotatedNms.fixed`."""
+        _, tasks, places = scores.shape
+        group, kept = _numbers(scores[:, 0]), []
+        for task, square in enumerate(self.squared_radius):
+            centers = rows[:, task, :, :2].flatten(0, 1)
+            options = {"squared_radius": square, "max_out": self.max_out, "group": group, "fixed_capacity": True}
+            row = nms_circle(centers, scores[:, task].flatten(), **options)  # numbered through (B * K,)
+            kept.append(torch.where(row < 0, -1, (row // places * tasks + task) * places + row % places))
+        return torch.cat(kept)
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ class Decoder:
         most = self.nms.max_in
         if most is None or len(cells) <= most:
             rows = rows_at(cells)
-            is_inside = self._is_inside(rows)
+            is_inside = self.is_inside(rows)
             return rows[is_inside], cells[is_inside]
         found, places, count = [], [], 0
         for part in cells.split(most):  # the others need not be looked at
@@ -133,9 +154,16 @@ class Decoder:
         alpha = score.new_tensor(self.iou_alpha)[label]
         return score ** (1 - alpha) * iou**alpha
 
-    def _is_inside(self, rows: Tensor) -> Tensor:
-        lower, upper = rows.new_tensor(self.center_lower), rows.new_tensor(self.center_upper)
-        return ((rows[:, :3] >= lower) & (rows[:, :3] <= upper)).all(dim=1)
+    def is_inside(self, rows: Tensor) -> Tensor:
+        """Whether the middles of boxes (..., 9) are within the limits: (...)."""
+        axes = zip(rows[..., :3].unbind(dim=-1), self.center_lower, self.center_upper, strict=True)
+        inside = [(place >= lower) & (place <= upper) for place, lower, upper in axes]  # numbers, not tensors: those would be copied
+        return inside[0] & inside[1] & inside[2]
+
+
+def _numbers(scores: Tensor) -> Tensor:
+    """scores (G, K) to the number of the row of each, (G * K,) int64."""
+    return torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores).flatten()
 
 
 def decoded(branches: Tensor, cells: Tensor, width: int, grid: BevGrid, *, has_iou: bool = False) -> Tensor:
@@ -157,9 +185,8 @@ def with_iou(rows: Tensor, branch: Tensor) -> Tensor:
 def boxes_of(offset_height: Tensor, size: Tensor, heading: Tensor, velocity: Tensor, cells: Tensor, width: int, grid: BevGrid) -> Tensor:
     """Rows (N, 9) of offset and height (N, 3), size (N, 3) in metres, sine and cosine (N, 2) and velocity (N, 2) or (N, 0)."""
     offset, height = offset_height[:, :2], offset_height[:, 2:]
-    xy = torch.stack([cells % width, cells // width], dim=1)  # (N, 2)
-    size_x, size_y, _ = grid.voxels.voxel_size
-    xy = (xy + offset) * grid.stride * offset.new_tensor([size_x, size_y]) + offset.new_tensor(grid.voxels.lower[:2])
+    axes = zip((cells % width, cells // width), offset.unbind(dim=1), grid.voxels.voxel_size, grid.voxels.lower, strict=False)
+    xy = torch.stack([(cell + shift) * grid.stride * size + low for cell, shift, size, low in axes], dim=1)  # (N, 2)
     velocity = velocity if velocity.shape[1] else torch.zeros_like(offset)
     yaw = torch.atan2(heading[:, :1], heading[:, 1:])
     return torch.cat([xy, height, size, velocity, yaw], dim=1)

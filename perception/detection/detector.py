@@ -19,13 +19,16 @@ from perception.core.transform import Transform
 from perception.detection.build import build_decoder, build_network
 from perception.detection.center_point import CenterPoint
 from perception.detection.clock import Profile, StageClock
-from perception.detection.config import CenterPointSettings, DetectorConfig, load_detector_config
+from perception.detection.config import CenterPointSettings, DetectorConfig, load_detector_config, weights_beside
 from perception.detection.decode import Boxes
+from perception.detection.fixed_network import FixedNetwork
 from perception.detection.frames import network_mounting
+from perception.detection.graphed import GraphedNetwork
 from perception.detection.inference import InferenceNetwork
 from perception.detection.weights import load_state, read_weights
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+_NO_WEIGHTS = "neither; a file .safetensors beside the settings, under their name, is taken without being named, and there is none"
 
 
 class Detector:
@@ -36,7 +39,15 @@ class Detector:
     config   the network's settings
     """
 
-    def __init__(self, network: CenterPoint, settings: CenterPointSettings, *, device: str = "cpu", dtype: Dtype = "float32") -> None:
+    def __init__(
+        self,
+        network: CenterPoint,
+        settings: CenterPointSettings,
+        *,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        graph: bool | None = None,
+    ) -> None:
         """network: trained, as `build_network` makes it; it is copied. See `from_config`."""
         self._device, self._settings, self.sweeps, self.config = _device(device, dtype), settings, settings.sweeps, settings
         names = tuple(name for task in settings.head.tasks for name in task)
@@ -45,7 +56,7 @@ class Detector:
         self._clock = StageClock((lambda: torch.cuda.synchronize(self._device)) if self._device.type == "cuda" else None)
         self._columns = network.reader.point_columns
         second = settings.second_stage
-        self._network = InferenceNetwork(
+        plain = InferenceNetwork(
             network,
             build_decoder(settings),
             device=self._device,
@@ -53,6 +64,11 @@ class Detector:
             double_flip=settings.decode.double_flip,
             second_reads="head" if second is None else second.features,
         )
+        can_be_fixed = FixedNetwork.supports(plain)
+        if graph and not can_be_fixed:
+            raise UsageError("detector: graph: expected a network without double_flip and with native sparse convolutions; leave graph out")
+        self._is_graphed = (self._device.type == "cuda" and can_be_fixed) if graph is None else graph
+        self._network = GraphedNetwork(plain) if self._is_graphed else plain
 
     @classmethod
     def from_config(
@@ -64,22 +80,27 @@ class Detector:
         device: str = "cpu",
         dtype: Dtype = "float32",
         backend: str = "native",
+        graph: bool | None = None,
     ) -> "Detector":
         """A detector from its settings.
 
         config   settings, their file, or the name of a file that comes with the package ("centerpoint_voxel0075")
-        weights  a file of `perception checkpoint convert` that was made for these settings, or tensors by name; every one must fit
+        weights  a file of weights that was made for these settings, or tensors by name; every one must fit. Without it, and without a
+                 seed, those that come with the settings: `compact.safetensors` beside `compact.yaml`
         seed     random weights in place of trained ones, for measurements and tests
         device   "cpu", "cuda", "cuda:1"
         dtype    of the network; float16 and bfloat16 on a GPU only
         backend  of sparse convolutions: see `perception.detection.sparse_backends`
+        graph    run in one piece with fixed shapes, on a GPU as a CUDA graph: far quicker there, and `profile` then has one stage for the
+                 whole network. None: on a GPU, where the network allows it
         Raises UsageError for settings, devices or numbers that do not fit, CheckpointError for weights that do not.
         """
         settings = (config if isinstance(config, DetectorConfig) else load_detector_config(config)).detector
+        if weights is None and seed is None and not isinstance(config, DetectorConfig):
+            weights = weights_beside(config)
         if (weights is None) == (seed is None):
-            raise UsageError(
-                "detector: expected either weights or a seed for random ones, got " + ("neither" if weights is None else "both")
-            )
+            got = _NO_WEIGHTS if seed is None else "both"
+            raise UsageError(f"detector: expected either weights or a seed for random ones, got {got}")
         _device(device, dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed or 0)
@@ -88,7 +109,7 @@ class Detector:
             is_file = isinstance(weights, Path | str)
             state = read_weights(Path(weights), settings) if is_file else weights
             load_state(network, state, where=str(weights) if is_file else "weights")
-        return cls(network, settings, device=device, dtype=dtype)
+        return cls(network, settings, device=device, dtype=dtype, graph=graph)
 
     def detect(self, cloud: PointCloud | np.ndarray, lidar_to_ego: Transform) -> Detections:
         """Objects in the ego frame, task after task, in each the best first.
@@ -147,7 +168,7 @@ class Detector:
             matrix, shift = torch.eye(self._columns), torch.zeros(self._columns)
             matrix[:3, :3], shift[:3] = torch.from_numpy(lidar_to_network.rotation.T), torch.from_numpy(lidar_to_network.translation)
             cloud = (cloud @ matrix).add_(shift)  # addmm would write the shift to every row first
-        return cloud.to(self._device)
+        return cloud if self._is_graphed else cloud.to(self._device)  # a recording takes it through memory that it has at hand
 
     def _detections(self, boxes: Boxes, network_to_ego: Transform) -> Detections:
         rows, scores, labels = (column.cpu().numpy() for column in boxes)

@@ -5,9 +5,11 @@ Source of the network: SECOND's `SpMiddleResNetFHD` in CenterPoint.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from perception.detection.grid import convolved_depth
+from perception.detection.row_limits import RowLimits
 from perception.detection.sparse import SparseConv3d, SparseConvNormRelu, SparseTensor, SubMConv3d
 from perception.detection.voxels import VoxelFeatures
 
@@ -25,12 +27,13 @@ class PillarScatter(nn.Module):
         self.map_shape, self.out_channels = map_shape, in_channels
 
     def forward(self, pillars: VoxelFeatures) -> Tensor:
-        """(B, C, H, W); in memory the channels of a cell lie side by side."""
+        """(B, C, H, W); in memory the channels of a cell lie side by side. Rows with coords of -1 are left out."""
         features, (height, width) = pillars.features, self.map_shape
         b, _, y, x = pillars.coords.long().unbind(dim=1)
-        canvas = features.new_zeros((pillars.batch_size * height * width, features.shape[1]))
-        canvas = canvas.index_copy(0, (b * height + y) * width + x, features)
-        return canvas.view(pillars.batch_size, height, width, -1).permute(0, 3, 1, 2)
+        cells = pillars.batch_size * height * width
+        canvas = features.new_zeros((cells + 1, features.shape[1]))  # the last one takes what is left out
+        canvas = canvas.index_copy(0, torch.where(b >= 0, (b * height + y) * width + x, cells), features)
+        return canvas[:cells].view(pillars.batch_size, height, width, -1).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -83,13 +86,13 @@ class SparseEncoder(nn.Module):
         self.squeeze = SparseConvNormRelu(SparseConv3d(c4, c4, (3, 1, 1), (2, 1, 1)))
         self.out_channels = c4 * convolved_depth(self.shape[0], _DEPTH_STEPS)
 
-    def forward(self, voxels: VoxelFeatures) -> Tensor:
-        """(B, C * depth, H, W), channel = c * depth + z."""
-        return self.sparse_stages(voxels)[-1].birds_eye()
+    def forward(self, voxels: VoxelFeatures, limits: RowLimits | None = None) -> Tensor:
+        """(B, C * depth, H, W), channel = c * depth + z. `limits`: see `SparseTensor`; by the native backend only."""
+        return self.sparse_stages(voxels, limits)[-1].birds_eye()
 
-    def sparse_stages(self, voxels: VoxelFeatures) -> list[SparseTensor]:
+    def sparse_stages(self, voxels: VoxelFeatures, limits: RowLimits | None = None) -> list[SparseTensor]:
         """The four stages' outputs and that of the last convolution."""
-        x = self.stem(SparseTensor(voxels.features, voxels.coords, self.shape, voxels.batch_size, self.backend))
+        x = self.stem(SparseTensor(voxels.features, voxels.coords, self.shape, voxels.batch_size, self.backend, limits=limits))
         outputs = []
         for stage in self.stages:
             x = stage(x)

@@ -1,7 +1,12 @@
 """The layers that dense parts are made of."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+FUSES_RELU = True  # on a GPU with 16 bits: convolution, bias and ReLU in one kernel
 
 
 class ConvNormRelu(nn.Module):
@@ -18,7 +23,19 @@ class ConvNormRelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W')."""
+        if isinstance(self.norm, nn.Identity) and isinstance(self.conv, nn.Conv2d):
+            return conv_relu(self.conv, x)
         return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+def conv_relu(conv: Any, x: Tensor) -> Tensor:
+    """F.relu(conv(x)) of an nn.Conv2d. On a GPU with 16 bits it is one kernel where cuDNN has it, which rounds once in place of twice."""
+    if FUSES_RELU and x.is_cuda and x.element_size() == 2 and not torch.is_grad_enabled() and not getattr(conv, "is_unfusable", False):
+        try:
+            return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        except RuntimeError:
+            conv.is_unfusable = True
+    return F.relu(conv(x), inplace=True)
 
 
 class DenseNormRelu(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cuda_ops import sparse_conv
 from perception.detection.deformable import bordered
 from perception.detection.head import CenterHead
+from perception.detection.layers import conv_relu
 
 
 class LazyHead(nn.Module):
@@ -32,6 +33,15 @@ class LazyHead(nn.Module):
                 # As a sparse convolution over the cells of the map: (C_out, 1, 3, 3, C_in)
                 self.register_buffer(f"{name}_weight_{number}", weight.permute(0, 2, 3, 1)[:, None].contiguous())
                 self.register_buffer(f"{name}_bias_{number}", bias.contiguous())
+        # The last convolutions as matrices (tasks, 9 * hidden channels, C_out), for places whose hidden rows lie side by side.
+        out = [self._weights("out", number) for number in range(len(tasks))]
+        self.register_buffer("out_matrices", torch.stack([weight.flatten(1).t() for weight, _ in out]))
+        self.register_buffer("out_biases", torch.stack([bias for _, bias in out])[:, None])  # (tasks, 1, C_out)
+        # Of the 5 x 5 cells around a place: its 3 x 3 neighbours, and the neighbours of each of these.
+        patch = torch.arange(25).view(5, 5)
+        self.register_buffer("_near", patch[1:4, 1:4].flatten(), persistent=False)
+        of_near = patch.unfold(0, 3, 1).unfold(1, 3, 1)  # (3, 3, 3, 3)
+        self.register_buffer("_near_of_near", of_near.flatten(), persistent=False)
 
     def heatmaps(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The shared map (B, C, H, W), and per task the logits (B, classes, H, W)."""
@@ -40,7 +50,7 @@ class LazyHead(nn.Module):
         if self.adapt is not None:
             table = bordered(shared)
             read = torch.cat([adapt["heatmap"](shared, table) for adapt in self.adapt], dim=1)
-        logits = self.heat_out(F.relu(self.heat_hidden(read), inplace=True))  # (B, all classes, H, W)
+        logits = self.heat_out(conv_relu(self.heat_hidden, read))  # (B, all classes, H, W)
         return shared, logits.split(self.num_classes, dim=1)
 
     def branches(self, shared: Tensor, task: int, sample: int, cells: Tensor) -> Tensor:
@@ -56,6 +66,33 @@ class LazyHead(nn.Module):
         hidden = sparse_conv(rows, weight, hidden_table, bias=bias, relu=True)
         weight, bias = self._weights("out", task)
         return sparse_conv(hidden, weight, table, bias=bias)
+
+    def branches_at(self, shared: Tensor, cells: Tensor) -> Tensor:
+        """The stacked branches (B, tasks, K, 8 or 10) at cells (B, tasks, K) = y * W + x; where a cell is -1 they mean nothing.
+
+        As `branches`, but nothing waits for a count: where the surroundings of cells overlap, their hidden rows are computed again.
+        """
+        (samples, tasks, places), (height, width) = cells.shape, shared.shape[2:]
+        around = _neighbours(cells.transpose(0, 1).flatten(), height, width, reach=2)  # (tasks * B * K, 25)
+        near = around[:, self.get_buffer("_near")]  # (tasks * B * K, 9)
+        sample = torch.arange(samples, device=cells.device).view(samples, 1, 1)
+        around = around.view(tasks, samples, places, 25)
+        rows = torch.where(around >= 0, around + sample * (height * width), -1).int()
+        table = rows[..., self.get_buffer("_near_of_near")].view(tasks, samples * places * 9, 9)
+        hidden = []
+        for task in range(tasks):
+            weight, bias = self._weights("hidden", task)
+            hidden.append(sparse_conv(self._rows_of(shared, task), weight, table[task], bias=bias, relu=True))
+        is_there = (near >= 0).view(tasks, -1, 9, 1)
+        stacked = torch.where(is_there, torch.stack(hidden).unflatten(1, (-1, 9)), 0)  # (tasks, B * K, 9, hidden)
+        found = torch.baddbmm(self.get_buffer("out_biases"), stacked.flatten(2), self.get_buffer("out_matrices"))
+        return found.view(tasks, samples, places, -1).transpose(0, 1)
+
+    def _rows_of(self, shared: Tensor, task: int) -> Tensor:
+        """What the branches of a task read, as rows (B * H * W, C)."""
+        if self.adapt is not None:
+            shared = self.adapt[task]["boxes"](shared)
+        return shared.permute(0, 2, 3, 1).reshape(-1, shared.shape[1])  # a view where channels lie side by side
 
     def _adapted(self, shared: Tensor, rows: Tensor, task: int, cells: Tensor) -> Tensor:
         """What the branches of a task read at cells (N,) of one sample: shared (C, H, W), and the same as rows (H * W, C)."""
@@ -81,11 +118,12 @@ def _needed(near: Tensor) -> tuple[Tensor, Tensor]:
     return cells.long(), table
 
 
-def _neighbours(cells: Tensor, height: int, width: int) -> Tensor:
-    """(N, 9) the cells under a 3 x 3 kernel around each, row by row; -1 outside."""
-    step = torch.arange(-1, 2, device=cells.device)
-    y, x = (cells // width)[:, None] + step.repeat_interleave(3), (cells % width)[:, None] + step.repeat(3)
-    return torch.where((y >= 0) & (y < height) & (x >= 0) & (x < width), y * width + x, -1)
+def _neighbours(cells: Tensor, height: int, width: int, reach: int = 1) -> Tensor:
+    """(N, 9) the cells under a 3 x 3 kernel around each, row by row; -1 outside, and around a cell of -1. reach: 2 for 5 x 5, (N, 25)."""
+    step, size = torch.arange(-reach, reach + 1, device=cells.device), 2 * reach + 1
+    y, x = (cells // width)[:, None] + step.repeat_interleave(size), (cells % width)[:, None] + step.repeat(size)
+    is_there = (cells[:, None] >= 0) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    return torch.where(is_there, y * width + x, -1)
 
 
 def _stacked(branches: list[Any]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cuda_ops import Grid, scatter_max, scatter_mean
 from perception.detection.readers import VoxelLimit
+from perception.detection.row_limits import RowLimits
 from perception.detection.voxels import DynamicVoxels, HardVoxels, VoxelFeatures, dynamic_voxels
 
 
@@ -85,6 +86,19 @@ class PillarNet(nn.Module):
             rows, maxima = layer(torch.cat([rows, maxima[pillar]], dim=1), pillar, count, weight)
         return maxima
 
+    def of_slots(self, slots: Tensor) -> Tensor:
+        """The maxima of folded layers over rows (M, P, C_in), P of each pillar: (M, C). For a fixed number of pillars."""
+        *firsts, last = self.layers.children()
+        for layer in firsts:
+            slots = F.relu(layer.linear(slots), inplace=True)  # type: ignore[operator]
+            shared = slots.amax(dim=1)
+            if layer is firsts[-1]:
+                own, other = last.linear.weight.split([slots.shape[2], shared.shape[1]], dim=1)  # type: ignore[union-attr, operator]
+                best = F.linear(slots, own).amax(dim=1)
+                return F.relu(best + F.linear(shared, other, last.linear.bias), inplace=True)  # type: ignore[union-attr, arg-type]
+            slots = torch.cat([slots, shared[:, None].expand_as(slots)], dim=2)
+        return F.relu(last.linear(slots), inplace=True).amax(dim=1)  # type: ignore[operator]
+
 
 class PillarReader(nn.Module):
     """Pillars of their first points, as det3d and mmdetection3d have them: unused slots of a pillar take part as rows of zeros.
@@ -112,10 +126,12 @@ class PillarReader(nn.Module):
         self.net = PillarNet(point_columns + 3 + self.num_axes, channels)
         self.out_channels = channels[-1]
 
-    def voxelize(self, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None = None) -> HardVoxels:
-        return self.limit.voxelize(self.grid, clouds, max_voxels, self.training)
+    def voxelize(self, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None = None, limits: RowLimits | None = None) -> HardVoxels:
+        return self.limit.voxelize(self.grid, clouds, max_voxels, limits, self.training)
 
     def forward(self, voxels: HardVoxels) -> VoxelFeatures:
+        if voxels.is_fixed:
+            return VoxelFeatures(self.net.of_slots(self.slots(voxels)), voxels.coords, voxels.batch_size)
         rows, pillar, weight = self.rows(voxels)
         features = self.net(rows, pillar, len(voxels.coords), weight if self.training else None)
         return VoxelFeatures(features, voxels.coords, voxels.batch_size)
@@ -141,6 +157,19 @@ class PillarReader(nn.Module):
         unused = (slots - num_points[:, 0])[pillar]
         return torch.cat([points, offset], dim=1), pillar, torch.where(is_point, 1, unused).to(points.dtype)
 
+    def slots(self, voxels: HardVoxels) -> Tensor:
+        """The same rows in the published form, every slot of every pillar: (M, P, C + 5 or 6), zeros in unused slots."""
+        points, num_points = voxels.points, voxels.num_points[:, None]
+        is_point = torch.arange(points.shape[1], device=points.device) < num_points  # (M, P)
+        mean = points[..., :3].sum(dim=1) / num_points.clamp(min=1)
+        origin = torch.cat([mean, _middle(voxels.coords, self.grid)[:, : self.num_axes]], dim=1)  # (M, 5 or 6)
+        axes = torch.cat([points[..., :3], points[..., : self.num_axes]], dim=2)
+        offset = (axes - origin[:, None]) * is_point[..., None]
+        if self.virtual:
+            kind = (points[..., 14:15] == -1).to(points.dtype)
+            points = torch.cat([points[..., :14], kind, points[..., 15:]], dim=2)
+        return torch.cat([points, offset], dim=2)
+
 
 class DynamicPillarReader(nn.Module):
     """Pillars of all their points, without limits in number and height, as OpenPCDet's dynamic reader has them."""
@@ -151,14 +180,18 @@ class DynamicPillarReader(nn.Module):
         self.net = PillarNet(point_columns + 6, channels)
         self.out_channels = channels[-1]
 
-    def voxelize(self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None) -> DynamicVoxels:
-        return dynamic_voxels(clouds, self.grid, any_height=True)
+    def voxelize(
+        self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None, limits: RowLimits | None = None
+    ) -> DynamicVoxels:
+        return dynamic_voxels(clouds, self.grid, limits, any_height=True)
 
     def forward(self, voxels: DynamicVoxels) -> VoxelFeatures:
-        count, is_inside = len(voxels.coords), voxels.voxel_of_point >= 0
-        points, pillar = voxels.points[is_inside], voxels.voxel_of_point[is_inside].long()
-        pillar, order = pillar.sort(stable=True)
-        points = points[order]
+        count, points, pillar = len(voxels.coords), voxels.points, voxels.voxel_of_point.long()
+        if not voxels.is_fixed:  # the same rows without those outside, and sorted, which is quicker
+            is_inside = pillar >= 0
+            points, pillar = points[is_inside], pillar[is_inside]
+            pillar, order = pillar.sort(stable=True)
+            points = points[order]
         xyz = points[:, :3]
         mean = scatter_mean(xyz.contiguous(), pillar, count).values
         rows = torch.cat([points, xyz - mean[pillar], xyz - _middle(voxels.coords, self.grid)[pillar]], dim=1)  # (N, C + 6)

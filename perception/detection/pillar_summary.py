@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cuda_ops import Grid, scatter_max, voxelize_mean
 from perception.detection.layers import DenseNormRelu
+from perception.detection.row_limits import RowLimits
 from perception.detection.voxels import VoxelFeatures
 
 _COLUMNS = 5  # of a point
@@ -22,11 +23,11 @@ _NORM = {"eps": 1e-3, "momentum": 0.05}
 
 
 class HeightBands(NamedTuple):
-    """`count` bands of equal height from `lower` to `upper` (m); the first and the last also have what lies beyond."""
+    """`number` bands of equal height from `lower` to `upper` (m); the first and the last also have what lies beyond."""
 
     lower: float
     upper: float
-    count: int
+    number: int
 
 
 class SummarizedPillars(NamedTuple):
@@ -64,13 +65,15 @@ class PillarSummaryReader(nn.Module):
         super().__init__()
         self.grid, self.out_channels, self.bands = grid, channels, bands
         self.directions = nn.Parameter(_opposites(directions))  # (D, 5), in the units of `scale`
-        self.layer = DenseNormRelu(directions + self.bands.count + _STATISTICS, channels, **_NORM)
+        self.layer = DenseNormRelu(directions + self.bands.number + _STATISTICS, channels, **_NORM)
         size_x, size_y, _ = grid.voxel_size
         # Half pillars, metres, 64 steps of intensity, half seconds: a column of a direction is worth as much as any other.
         self.register_buffer("scale", torch.tensor([2 / size_x, 2 / size_y, 1, 1 / 64, 2]), persistent=False)
 
-    def voxelize(self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None) -> SummarizedPillars:
-        """clouds: one (N, 5) float32 a sample."""
+    def voxelize(
+        self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None, _limits: RowLimits | None = None
+    ) -> SummarizedPillars:
+        """clouds: one (N, 5) float32 a sample. There is no way with fixed shapes (`FixedNetwork.supports`)."""
         points = clouds[0] if len(clouds) == 1 else torch.cat(list(clouds))
         batch_index = torch.zeros(len(points), dtype=torch.int32, device=points.device)
         if len(clouds) > 1:
@@ -107,7 +110,7 @@ class PillarSummaryReader(nn.Module):
 
     def _in_bands(self, voxels: SummarizedPillars) -> Tensor:
         """(M, bands) int32: the points of each pillar in each band of height."""
-        count, pillar = self.bands.count, voxels.pillar_of_point
+        count, pillar = self.bands.number, voxels.pillar_of_point
         step = (self.bands.upper - self.bands.lower) / count
         z = voxels.points[:, 2].contiguous()
         band = z.sub_(self.bands.lower).mul_(1 / step).nan_to_num_(0.0).clamp_(0, count - 1).to(torch.int32)

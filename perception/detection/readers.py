@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cuda_ops import Grid, scatter_mean
+from perception.detection.row_limits import RowLimits
 from perception.detection.voxels import DynamicVoxels, HardVoxels, VoxelFeatures, dynamic_voxels, hard_voxels
 
 
@@ -15,14 +16,14 @@ class Reader(Protocol):
 
     point_columns  columns of a point: x, y, z (m), intensity as recorded, age (s); 16 with virtual points, see `VirtualMeanReader`
     out_channels   of the features
-    `voxelize(clouds, max_voxels)` takes one (N, point_columns) float32 tensor a sample and, optionally, one limit a sample. Calling the
-    reader with its result gives `VoxelFeatures`.
+    `voxelize(clouds, max_voxels, limits)` takes one (N, point_columns) float32 tensor a sample and, optionally, one limit a sample; with
+    `limits` the number of rows is fixed, and all clouds are of one length. Calling the reader with its result gives `VoxelFeatures`.
     """
 
     point_columns: int
     out_channels: int
 
-    def voxelize(self, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None = None, /) -> Any: ...
+    def voxelize(self, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None = None, limits: RowLimits | None = None, /) -> Any: ...
 
     def __call__(self, voxels: Any, /) -> VoxelFeatures: ...
 
@@ -34,9 +35,11 @@ class VoxelLimit(NamedTuple):
     max_voxels_training: int
     max_voxels: int
 
-    def voxelize(self, grid: Grid, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None, training: bool) -> HardVoxels:
+    def voxelize(
+        self, grid: Grid, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None, limits: RowLimits | None, training: bool
+    ) -> HardVoxels:
         limit = self.max_voxels_training if training else self.max_voxels
-        return hard_voxels(clouds, grid, self.max_points, max_voxels or [limit] * len(clouds))
+        return hard_voxels(clouds, grid, self.max_points, max_voxels or [limit] * len(clouds), limits)
 
 
 class MeanReader(nn.Module):
@@ -46,11 +49,11 @@ class MeanReader(nn.Module):
         super().__init__()
         self.grid, self.limit, self.point_columns, self.out_channels = grid, limit, point_columns, point_columns
 
-    def voxelize(self, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None = None) -> HardVoxels:
-        return self.limit.voxelize(self.grid, clouds, max_voxels, self.training)
+    def voxelize(self, clouds: Sequence[Tensor], max_voxels: Sequence[int] | None = None, limits: RowLimits | None = None) -> HardVoxels:
+        return self.limit.voxelize(self.grid, clouds, max_voxels, limits, self.training)
 
     def forward(self, voxels: HardVoxels) -> VoxelFeatures:
-        mean = voxels.points.sum(dim=1) / voxels.num_points[:, None]  # (M, C); empty slots are zero
+        mean = voxels.points.sum(dim=1) / voxels.num_points.clamp(min=1)[:, None]  # (M, C); empty slots are zero
         return VoxelFeatures(mean, voxels.coords, voxels.batch_size)
 
 
@@ -61,8 +64,10 @@ class DynamicMeanReader(nn.Module):
         super().__init__()
         self.grid, self.point_columns, self.out_channels = grid, point_columns, point_columns
 
-    def voxelize(self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None) -> DynamicVoxels:
-        return dynamic_voxels(clouds, self.grid)
+    def voxelize(
+        self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None, limits: RowLimits | None = None
+    ) -> DynamicVoxels:
+        return dynamic_voxels(clouds, self.grid, limits)
 
     def forward(self, voxels: DynamicVoxels) -> VoxelFeatures:
         return VoxelFeatures(voxels.mean, voxels.coords, voxels.batch_size)
@@ -83,8 +88,10 @@ class VirtualMeanReader(nn.Module):
         super().__init__()
         self.grid = grid
 
-    def voxelize(self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None) -> DynamicVoxels:
-        return dynamic_voxels(clouds, self.grid)
+    def voxelize(
+        self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None, limits: RowLimits | None = None
+    ) -> DynamicVoxels:
+        return dynamic_voxels(clouds, self.grid, limits)
 
     def forward(self, voxels: DynamicVoxels) -> VoxelFeatures:
         points, kind = voxels.points, voxels.points[:, 14:15]

@@ -10,8 +10,7 @@ from perception.detection.decode import Boxes
 from perception.detection.grid import BevGrid
 
 _DROPOUT = 0.3
-# Five points in units of width and length: the centre and the middles of the four sides, in the order of the published weights.
-_POINTS = ((0.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5))
+_NUM_POINTS = 5
 
 
 class Dense(nn.Module):
@@ -60,7 +59,7 @@ class SecondStage(nn.Module):
     ) -> None:
         super().__init__()
         self.box_channels, self.with_box = 9 if velocity else 7, with_box
-        in_channels = len(_POINTS) * map_channels + (self.box_channels + 1 if with_box else 0)
+        in_channels = _NUM_POINTS * map_channels + (self.box_channels + 1 if with_box else 0)
         self.shared = nn.ModuleList([Dense(in_channels, shared[0]), Dense(shared[0], shared[1])])
         self.dropout = nn.Dropout(_DROPOUT)
         self.score = RefinementBranch(shared[1], score, 1)
@@ -72,28 +71,35 @@ class SecondStage(nn.Module):
         Residuals: x y z in the axes of the box (along its width, along its length), then w, l, h, r and velocity.
         """
         if self.with_box:
-            box = rows[:, [0, 1, 2, 3, 4, 5, 8, 6, 7]][:, : self.box_channels]
+            box = torch.cat([rows[:, :6], rows[:, 8:], rows[:, 6:8]], dim=1)[:, : self.box_channels]
             features = torch.cat([features, box, scores[:, None]], dim=1)
         x = self.shared[1](self.dropout(self.shared[0](features)))  # (N, shared)
         return self.score(x), self.box(x)
 
 
 def box_points(rows: Tensor) -> Tensor:
-    """(N, 5, 2) metres x, y: the centre and the middles of the sides of boxes (N, 9)."""
-    offset = rows.new_tensor(_POINTS) * rows[:, None, 3:5]  # (N, 5, 2) along width, along length
+    """(N, 5, 2) metres x, y: the centre and the middles of the sides of boxes (N, 9), in the order of the published weights."""
+    width, length = rows[:, 3] / 2, rows[:, 4] / 2
+    zero = torch.zeros_like(width)
+    along_width, along_length = torch.stack([zero, -width, width, zero, zero], 1), torch.stack([zero, zero, zero, -length, length], 1)
+    offset = torch.stack([along_width, along_length], dim=2)  # (N, 5, 2)
     return rows[:, None, :2] + _turned(offset, rows[:, None, 8])
 
 
 def point_features(feature_map: Tensor, boxes: Sequence[Boxes], grid: BevGrid) -> list[Tensor]:
     """feature_map (B, C, H, W): per sample the features (N, 5 * C) at the points of its boxes, point after point."""
-    places = [box_points(sample.rows) for sample in boxes]
-    xy = torch.cat(places).flatten(0, 1)  # (all N * 5, 2)
-    size_x, size_y, _ = grid.voxels.voxel_size
-    xy = (xy - xy.new_tensor(grid.voxels.lower[:2])) / xy.new_tensor([size_x, size_y]) / grid.stride
-    counts = torch.tensor([len(place) for place in places], device=xy.device)
-    sample = torch.repeat_interleave(torch.arange(len(boxes), device=xy.device), counts * len(_POINTS))
-    features = gather_bilinear(feature_map, xy, sample).to(feature_map.dtype)
-    return list(features.reshape(-1, len(_POINTS) * feature_map.shape[1]).split(counts.tolist()))
+    counts = [len(sample.rows) for sample in boxes]
+    device = feature_map.device
+    sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), torch.tensor(counts, device=device))
+    return list(_features_at(feature_map, torch.cat([sample.rows for sample in boxes]), sample, grid).split(counts))
+
+
+def _features_at(feature_map: Tensor, rows: Tensor, sample: Tensor, grid: BevGrid) -> Tensor:
+    """(N, 5 * C) of boxes (N, 9) of samples (N,)."""
+    axes = zip(box_points(rows).flatten(0, 1).unbind(dim=1), grid.voxels.lower, grid.voxels.voxel_size, strict=False)
+    xy = torch.stack([(place - low) / size / grid.stride for place, low, size in axes], dim=1)  # (N * 5, 2)
+    features = gather_bilinear(feature_map, xy, sample[:, None].expand(-1, _NUM_POINTS).flatten()).to(feature_map.dtype)
+    return features.reshape(-1, _NUM_POINTS * feature_map.shape[1])
 
 
 def refined(stage: SecondStage, feature_map: Tensor, boxes: Sequence[Boxes], grid: BevGrid) -> list[Boxes]:
@@ -101,11 +107,21 @@ def refined(stage: SecondStage, feature_map: Tensor, boxes: Sequence[Boxes], gri
     features = point_features(feature_map, boxes, grid)
     results = []
     for rows_of_sample, (rows, scores, labels) in zip(features, boxes, strict=True):
-        logit, residual = stage(rows_of_sample, rows.to(rows_of_sample.dtype), scores.to(rows_of_sample.dtype))
-        logit, residual = logit.float(), residual.float()
-        score = torch.sqrt(torch.sigmoid(logit[:, 0]) * scores)
-        results.append(Boxes(moved(rows, residual), score, labels))
+        results.append(Boxes(*_refined(stage, rows_of_sample, rows, scores), labels))
     return results
+
+
+def refined_rows(
+    stage: SecondStage, feature_map: Tensor, rows: Tensor, scores: Tensor, sample: Tensor, grid: BevGrid
+) -> tuple[Tensor, Tensor]:
+    """As `refined` for rows (N, 9) and scores (N,) of samples (N,): nothing waits for a count."""
+    return _refined(stage, _features_at(feature_map, rows, sample, grid), rows, scores)
+
+
+def _refined(stage: SecondStage, features: Tensor, rows: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    logit, residual = stage(features, rows.to(features.dtype), scores.to(features.dtype))
+    logit, residual = logit.float(), residual.float()
+    return moved(rows, residual), torch.sqrt(torch.sigmoid(logit[:, 0]) * scores)
 
 
 def moved(rows: Tensor, residual: Tensor) -> Tensor:

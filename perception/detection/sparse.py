@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.detection.row_limits import RowLimits
 from perception.detection.sparse_backends import backend_of
 
 
@@ -24,6 +25,7 @@ class SparseTensor:
     batch_size  samples, those without a site included
     backend     "native", "spconv" or "dense", see `sparse_backends`
     tables      what has been found out about the sites: shared by all tensors of the same sites
+    limits      how many rows results have, where nothing may wait for a count; rows with coords of -1 are then no sites
     """
 
     features: Tensor
@@ -32,6 +34,7 @@ class SparseTensor:
     batch_size: int
     backend: str = "native"
     tables: dict[Any, Any] = field(default_factory=dict)
+    limits: RowLimits | None = None
 
     def with_features(self, features: Tensor) -> "SparseTensor":
         """Other features at the same sites."""
@@ -48,10 +51,12 @@ class SparseTensor:
     def birds_eye(self) -> Tensor:
         """(B, C * Z, Y, X) with channel c * Z + z; in memory the channels of a cell lie side by side."""
         (depth, height, width), channels = self.shape, self.features.shape[1]
-        out = self.features.new_zeros((self.batch_size * height * width, channels, depth))
+        cells = self.batch_size * height * width
+        out = self.features.new_zeros((cells + 1, channels, depth))  # the last one takes the rows that are no sites
         b, z, y, x = self.coords.long().unbind(dim=1)
-        out.transpose(1, 2).index_put_(((b * height + y) * width + x, z), self.features)
-        return out.view(self.batch_size, height, width, channels * depth).permute(0, 3, 1, 2)
+        cell = torch.where(b >= 0, (b * height + y) * width + x, cells)
+        out.transpose(1, 2).index_put_((cell, z.clamp(min=0)), self.features)
+        return out[:cells].view(self.batch_size, height, width, channels * depth).permute(0, 3, 1, 2)
 
     def __repr__(self) -> str:
         return f"SparseTensor({len(self.coords)} sites of {self.batch_size} x {self.shape}, {self.features.shape[1]} channels)"
@@ -79,13 +84,16 @@ class _SparseConv(nn.Module):
         return len(self.weight)
 
 
-def _autocast(features: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+def _autocast(
+    features: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """All in the dtype that the operators multiply in: under autocast its own on a GPU, float32 on the CPU; else as they are."""
     kind = features.device.type
     if not torch.is_autocast_enabled(kind):
-        return (features, *others)
+        return features, weight, bias, residual
     dtype = torch.get_autocast_dtype(kind) if kind == "cuda" else torch.float32
-    return tuple(None if tensor is None else tensor.to(dtype) for tensor in (features, *others))
+    bias, residual = (None if tensor is None else tensor.to(dtype) for tensor in (bias, residual))
+    return features.to(dtype), weight.to(dtype), bias, residual
 
 
 class SubMConv3d(_SparseConv):
@@ -125,7 +133,7 @@ class SparseConv3d(_SparseConv):
         features, weight, bias, residual = _autocast(x.features, self.weight, self.bias, residual)
         x = x.with_features(features)
         features, coords, shape = backend_of(x).strided(x, weight, bias, self.stride, self.padding, residual, relu)
-        return SparseTensor(features, coords, shape, x.batch_size, x.backend)
+        return SparseTensor(features, coords, shape, x.batch_size, x.backend, limits=x.limits)
 
 
 class SparseConvNormRelu(nn.Module):

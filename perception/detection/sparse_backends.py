@@ -1,5 +1,6 @@
 """What computes sparse convolutions: `native` is ours (CPU and CUDA), `spconv` a library (GPU only), `dense` plain torch (for tests)."""
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -46,7 +47,14 @@ class NativeBackend:
     def strided(
         self, x: "SparseTensor", weight: Tensor, bias: Tensor | None, stride: Three, padding: Three, residual: Tensor | None, relu: bool
     ) -> tuple[Tensor, Tensor, Three]:
-        found = sparse_indices(x.coords, x.shape, _kernel(weight), stride, padding, batch_size=x.batch_size)
+        kernel, capacity, name = _kernel(weight), None, ""
+        if x.limits is not None:
+            shape = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape, kernel, stride, padding, strict=True)]
+            name = f"sites of {x.shape} by {kernel}"
+            capacity = x.limits.rows(name, guess=2 * len(x.coords), most=x.batch_size * math.prod(shape))
+        found = sparse_indices(x.coords, x.shape, kernel, stride, padding, batch_size=x.batch_size, capacity=capacity)
+        if x.limits is not None:
+            x.limits.note(name, found.counters[0] + found.counters[3])  # those that are there and those that had no room
         features = sparse_conv(x.features, weight, found.table, bias=bias, residual=residual, relu=relu)
         return features, found.coords, found.shape
 

@@ -1,5 +1,6 @@
 """The clouds of a batch, sorted into voxels."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cuda_ops import Grid, voxelize_hard, voxelize_mean
+from perception.detection.row_limits import RowLimits
 
 
 class HardVoxels(NamedTuple):
@@ -17,12 +19,14 @@ class HardVoxels(NamedTuple):
     num_points  (M,) int32         1..P
     coords      (M, 4) int32       batch, z, y, x
     batch_size  samples, those without a voxel included
+    is_fixed    the number of rows was fixed: behind the voxels of each sample there are rows of none, coords -1 and the rest 0
     """
 
     points: Tensor
     num_points: Tensor
     coords: Tensor
     batch_size: int
+    is_fixed: bool = False
 
 
 class DynamicVoxels(NamedTuple):
@@ -33,6 +37,7 @@ class DynamicVoxels(NamedTuple):
     mean            (M, C) float32  of the voxel's points
     coords          (M, 4) int32    batch, z, y, x
     batch_size      samples, those without a voxel included
+    is_fixed        the number of rows was fixed: behind the voxels there are rows of none, coords -1 and means 0
     """
 
     points: Tensor
@@ -40,6 +45,7 @@ class DynamicVoxels(NamedTuple):
     mean: Tensor
     coords: Tensor
     batch_size: int
+    is_fixed: bool = False
 
 
 class VoxelFeatures(NamedTuple):
@@ -50,8 +56,12 @@ class VoxelFeatures(NamedTuple):
     batch_size: int
 
 
-def hard_voxels(clouds: Sequence[Tensor], grid: Grid, max_points: int, max_voxels: Sequence[int]) -> HardVoxels:
-    """clouds: one (N, C) float32 a sample, x y z first; max_voxels: one limit a sample."""
+def hard_voxels(
+    clouds: Sequence[Tensor], grid: Grid, max_points: int, max_voxels: Sequence[int], limits: RowLimits | None = None
+) -> HardVoxels:
+    """clouds: one (N, C) float32 a sample, x y z first; max_voxels: one limit a sample; limits: where nothing may wait for a count."""
+    if limits is not None:
+        return _fixed_hard_voxels(clouds, grid, max_points, max_voxels, limits)
     parts = []
     for number, (cloud, limit) in enumerate(zip(clouds, max_voxels, strict=True)):
         found = voxelize_hard(cloud, grid, max_points, limit)
@@ -60,14 +70,42 @@ def hard_voxels(clouds: Sequence[Tensor], grid: Grid, max_points: int, max_voxel
     return HardVoxels(points, num_points, coords, len(clouds))
 
 
-def dynamic_voxels(clouds: Sequence[Tensor], grid: Grid, *, any_height: bool = False) -> DynamicVoxels:
-    """clouds: one (N, C) float32 a sample, x y z first. `any_height`: a grid of one layer also takes what lies above and below it."""
+def _fixed_hard_voxels(clouds: Sequence[Tensor], grid: Grid, max_points: int, max_voxels: Sequence[int], limits: RowLimits) -> HardVoxels:
+    parts, needed = [], []
+    for number, (cloud, limit) in enumerate(zip(clouds, max_voxels, strict=True)):
+        most = min(limit, len(cloud))
+        rows = limits.rows("voxels", guess=most, most=most)
+        found = voxelize_hard(cloud, grid, max_points, rows, fixed_capacity=True)
+        coords = F.pad(found.coords, (1, 0), value=number)
+        parts.append((found.voxels, found.num_points, torch.where(coords[:, 1:2] < 0, -1, coords)))
+        needed.append(found.counters[0] + found.counters[3])  # those that are there and those that had no room
+    limits.note("voxels", torch.stack(needed).amax())
+    points, num_points, coords = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*parts, strict=True))
+    return HardVoxels(points, num_points, coords, len(clouds), is_fixed=True)
+
+
+def dynamic_voxels(clouds: Sequence[Tensor], grid: Grid, limits: RowLimits | None = None, *, any_height: bool = False) -> DynamicVoxels:
+    """clouds: one (N, C) float32 a sample, x y z first; limits: where nothing may wait for a count, all clouds are then of one length.
+
+    any_height  a grid of one layer also takes what lies above and below it
+    """
     points = clouds[0] if len(clouds) == 1 else torch.cat(list(clouds))
-    counts = torch.tensor([len(cloud) for cloud in clouds], device=points.device)
-    batch_index = torch.repeat_interleave(torch.arange(len(clouds), device=points.device), counts)
+    sample = torch.arange(len(clouds), device=points.device)
+    if limits is None:
+        counts = torch.tensor([len(cloud) for cloud in clouds], device=points.device)
+        batch_index = torch.repeat_interleave(sample, counts)
+    else:
+        batch_index = sample[:, None].expand(-1, len(clouds[0])).flatten()
     placed = points
     if any_height:
         placed = points.clone()
         placed[:, 2] = torch.where(points[:, 2].isfinite(), (grid.lower[2] + grid.upper[2]) / 2, points[:, 2])
-    found = voxelize_mean(placed, grid, batch_index=batch_index, batch_size=len(clouds), with_index=True)
-    return DynamicVoxels(points, found.voxel_of_point, found.features, found.coords, len(clouds))
+    options = {"batch_index": batch_index, "batch_size": len(clouds), "with_index": True}
+    if limits is None:
+        found = voxelize_mean(placed, grid, **options)
+    else:
+        most = min(len(points), len(clouds) * math.prod(grid.shape))
+        rows = limits.rows("voxels", guess=-(-most // 2), most=most)
+        found = voxelize_mean(placed, grid, **options, max_voxels=rows, fixed_capacity=True)
+        limits.note("voxels", found.counters[0] + found.counters[3])
+    return DynamicVoxels(points, found.voxel_of_point, found.features, found.coords, len(clouds), is_fixed=limits is not None)

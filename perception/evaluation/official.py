@@ -73,7 +73,10 @@ def evaluate_officially(
     Validate first (`validation`): the devkit stops at the first fault with an assertion. Raises MissingPackage without the devkit,
     DataError for a file of the other task, or where the devkit cannot go on.
     """
-    found = read_submission(results).task
+    submission = read_submission(results)
+    found = submission.task
+    if not len(submission):
+        raise DataError(f"{results}: expected boxes to score, got none; nothing was found, and the devkit cannot judge that")
     if task and task != found:
         raise DataError(f"{results}: expected a {task} submission, got one of {found}")
     require_package("pandas", extra="eval", why="the official evaluation")  # without it the devkit raises SkipTest on import

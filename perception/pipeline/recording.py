@@ -42,7 +42,7 @@ class Model:
     """Which detector.
 
     config   its settings: a YAML file, or the name of one that comes with the package
-    weights  its weights (safetensors)
+    weights  its weights (safetensors); without them, and without a seed, those that come with the settings
     seed     random weights in place of trained ones, for measurements and tests
     device   "cpu", "cuda", "cuda:1"
     dtype    of the network
@@ -105,11 +105,13 @@ def run_recording(
     Raises UsageError for settings, names and devices that are not there, CheckpointError for weights that do not fit, DataError for a
     recording that cannot be opened; none of them leaves anything behind.
     """
-    from perception.detection import load_detector_config
+    from perception.detection import load_detector_config, weights_beside
 
     settings = load_detector_config(model.config)
     if getattr(settings.detector.reader, "virtual", False):
         raise UsageError(f"{model.config}: this network reads virtual points (MVP), which are not made from a recording yet; take another")
+    if model.weights is None and model.seed is None:
+        model = replace(model, weights=weights_beside(model.config))
     tracking = load_tracker_config(tracker) if track else None
     chosen, inputs, num_missing = open_chosen(drives, tell)
 
@@ -156,7 +158,8 @@ def open_chosen(chosen: DrivesOf, tell: Callable[[str], None]) -> tuple[list[Dri
 def _build(model: Model, settings: "DetectorConfig") -> "Detector":
     """The detector, on its device."""
     if model.weights is None and model.seed is None:
-        raise UsageError(f"{model.config}: expected weights (--weights FILE), or --seed N for random ones, which find nothing sensible")
+        expected = "expected weights (--weights FILE), or --seed N for random ones, which find nothing sensible"
+        raise UsageError(f"{model.config}: {expected}; none come with these settings")
     if model.weights is not None and model.seed is not None:
         raise UsageError(f"{model.config}: expected weights or a seed for random ones, got both")
     torch = require_package("torch", extra="models", why="a detector")

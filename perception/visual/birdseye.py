@@ -48,14 +48,14 @@ def draw_birdseye(
     canvas.scale()
     canvas.legend(_legend(tracks, detections, truth))
     if ego_to_global is not None:
-        _draw_ego(canvas, ego_to_global)
+        draw_ego(canvas, ego_to_global)
     if detections is not None:
-        for i in _visible(view, detections.boxes):
+        for i in rows_in_view(view, detections.boxes):
             opacity = float(np.clip(detections.score[i], 0.15, 1.0))
-            _draw_box(canvas, detections.boxes[i], class_color(detections.names[i]), width=0.8, opacity=opacity)
+            draw_box(canvas, detections.boxes[i], class_color(detections.names[i]), width=0.8, opacity=opacity)
     if truth is not None:
-        for i in _visible(view, truth.boxes):
-            _draw_box(canvas, truth.boxes[i], TRUTH, width=1.2, dashed=True)
+        for i in rows_in_view(view, truth.boxes):
+            draw_box(canvas, truth.boxes[i], TRUTH, width=1.2, dashed=True)
     if tracks is not None:
         _draw_tracks(canvas, tracks, trails or {})
     frame = "ego frame: x forward is up" if view.is_ego else "global frame: y is up"
@@ -132,7 +132,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
 
 def _draw_tracks(canvas: Canvas, tracks: Tracks, trails: Mapping[int, np.ndarray]) -> None:
     view = canvas.view
-    seen = _visible(view, tracks.boxes)
+    seen = rows_in_view(view, tracks.boxes)
     for i in seen:
         trail = trails.get(int(tracks.track_id[i]))
         if trail is not None and len(trail) > 1:
@@ -141,7 +141,7 @@ def _draw_tracks(canvas: Canvas, tracks: Tracks, trails: Mapping[int, np.ndarray
                 canvas.line(pixels[k - 1 : k + 1], color, width=1.4, opacity=0.15 + 0.5 * k / len(pixels))
     for i in seen:
         color = class_color(tracks.names[i])
-        _draw_box(
+        draw_box(
             canvas, tracks.boxes[i], color, width=1.5, dashed=bool(tracks.coasted[i]), fill=0.0 if tracks.coasted[i] else 0.3, arrow=True
         )
     for i in sorted(seen, key=lambda i: -tracks.score[i]):  # where labels would lie on each other, the surer track keeps its own
@@ -149,7 +149,7 @@ def _draw_tracks(canvas: Canvas, tracks: Tracks, trails: Mapping[int, np.ndarray
         canvas.label((float(center[0]), float(center[1])), str(int(tracks.track_id[i])), class_color(tracks.names[i]))
 
 
-def _draw_box(
+def draw_box(
     canvas: Canvas,
     box: Boxes3D,
     color: Color,
@@ -175,7 +175,7 @@ def _draw_box(
         canvas.polygon(_disc(view.to_pixels(tip), 2.0), color, opacity=0.9)
 
 
-def _draw_ego(canvas: Canvas, ego_to_global: Transform) -> None:
+def draw_ego(canvas: Canvas, ego_to_global: Transform) -> None:
     length, width = _EGO_SIZE
     rear, front, half = _EGO_CENTER - length / 2, _EGO_CENTER + length / 2, width / 2
     shape = np.array([[rear, -half, 0], [front - 1.0, -half, 0], [front, 0, 0], [front - 1.0, half, 0], [rear, half, 0]])
@@ -192,7 +192,7 @@ def _legend(tracks: Tracks | None, detections: Detections | None, truth: Detecti
     return entries
 
 
-def _visible(view: View, boxes: Boxes3D) -> list[int]:
+def rows_in_view(view: View, boxes: Boxes3D) -> list[int]:
     """Rows of the boxes of which something may be in the picture, those across its border included."""
     if not len(boxes):
         return []

@@ -191,6 +191,22 @@ def test_weights_that_do_not_fit_are_refused(call, root, config, tmp_path, model
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_that_come_with_the_model_need_not_be_named(call, root, config, tmp_path):
+    from tests.detection.test_weights import written
+
+    settings = small_config(score_threshold=0.0)
+    beside = tmp_path / "mine.yaml"
+    beside.write_text(config.read_text())
+    weights = written(beside.with_suffix(".safetensors"), settings)
+    results = []
+    for name, named in (("without", ()), ("with", ("--weights", weights))):
+        arguments = ["run", root, "--drive", "scene-0002", "--out", tmp_path / name, "--config", beside, *named]
+        assert main([str(argument) for argument in arguments]) == 0
+        results.append(without_times(tmp_path / name))
+    assert results[0] == results[1]
+    assert "mine.safetensors" in json.dumps(results[0]["run.json"]["inputs"]["weights"])
+
+
 def test_a_network_of_virtual_points_is_refused(capsys, root, tmp_path):
     code = main(["run", str(root), "--config", "centerpoint_pillar02_virtual", "--seed", "0", "--out", str(tmp_path / "run")])
     assert code == 2

@@ -14,7 +14,7 @@ def crowd(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     center = rng.uniform(-20, 20, (count, 3)) + np.where(rng.random((count, 1)) < 0.1, 50_000, 0)
     boxes = np.column_stack([center, rng.uniform(0.2, 5, (count, 3)), rng.uniform(-7, 7, count)])
-    boxes[::7] = boxes[0]
+    boxes[::7] = boxes[:1]
     boxes[rng.random(count) < 0.02, rng.integers(0, 7)] = np.nan
     boxes[rng.random(count) < 0.02, 3] = 0
     scores = rng.integers(0, 50, count) / 50

@@ -398,7 +398,7 @@ def test_the_gpu_gives_the_bits_of_the_cpu(cuda_device, dtype, layout, shape, co
     upstream = torch.sin(torch.arange(count * shape[1]).double()).reshape(count, shape[1]).to(dtype)
     results = []
     for device in ("cpu", cuda_device, cuda_device):  # and the same again
-        values, places = (layouts(feature_map)[layout].to(device).requires_grad_(), xy.to(device).requires_grad_())
+        values, places = (part.detach().to(device).requires_grad_() for part in (layouts(feature_map)[layout], xy))
         out = cuda_ops.gather_bilinear(values, places, sample.to(device))
         out.backward(upstream.to(device))
         assert out.device.type == values.grad.device.type == torch.device(device).type

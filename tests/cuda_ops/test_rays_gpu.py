@@ -63,7 +63,9 @@ def test_rows_that_no_check_has_seen(cuda_device):
     columns["size"][5], columns["yaw"][6], columns["heights"][17] = math.nan, math.inf, math.nan
     origins, directions = (torch.from_numpy(part) for part in random_rays(5, 5000))
     one, other = (
-        torch.ops.cuda_ops.cast_rays(*[tensor.to(place) for tensor in (origins, directions, *columns.values())], 0, 0.0, math.inf)
+        torch.ops.cuda_ops.cast_rays(
+            *[tensor.to(place) for tensor in (origins, directions, *columns.values())], None, None, 0, 0.0, math.inf
+        )
         for place in ("cpu", cuda_device)
     )
     for mine, theirs in zip(one, other, strict=True):

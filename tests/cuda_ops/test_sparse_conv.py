@@ -454,7 +454,7 @@ def test_gpu_equals_cpu_and_itself(cuda_device, dtype, c_in, c_out):
     table = torch.from_numpy(table)
     results = []
     for place, kind in (("cpu", torch.float64), (cuda_device, dtype), (cuda_device, dtype)):
-        tensors = [tensor.to(place, kind).requires_grad_() for tensor in layer]
+        tensors = [tensor.detach().to(place, kind).requires_grad_() for tensor in layer]
         out = cuda_ops.sparse_conv(tensors[0], tensors[1], table.to(place), bias=tensors[2], residual=tensors[3], relu=True)
         out.float().mul(torch.linspace(-1, 1, c_out, device=place)).sum().backward()
         results.append([out.detach(), *[tensor.grad for tensor in tensors]])

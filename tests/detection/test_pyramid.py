@@ -41,6 +41,20 @@ def test_coarser_stages_see_farther(silent, reach):
 
 
 @torch.no_grad()
+def test_layers_that_say_nothing_change_nothing():
+    """The input is led around them."""
+    ours = neck()
+    short = PyramidNeck(3, channels=(4, 5, 6), layers=(0, 0, 0), up_channels=(7, 8, 9)).eval()
+    short.load_state_dict({name: tensor for name, tensor in ours.state_dict().items() if name in short.state_dict()})
+    bev = torch.rand(1, 3, 16, 16)
+    assert not torch.allclose(ours(bev), short(bev))
+    for stage in ours.stages:
+        for layer in list(stage)[1:]:
+            nn.init.zeros_(layer.norm.weight)
+    torch.testing.assert_close(ours(bev), short(bev))
+
+
+@torch.no_grad()
 def test_folding_changes_nothing_but_rounding():
     ours = neck()
     for name, buffer in ours.named_buffers():

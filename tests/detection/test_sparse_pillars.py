@@ -91,7 +91,7 @@ def test_autocast_on_the_cpu_computes_in_float32(dtype):
     expected = ours(x)
     ours = encoder()  # statistics as before
     with torch.autocast("cpu", dtype=dtype):
-        bev = ours(x._replace(features=x.features.to(dtype).float()))
+        bev = ours(x._replace(features=x.features.to(dtype)))
     bev.float().sum().backward()
     torch.testing.assert_close(bev.float(), expected, rtol=0.05, atol=0.05)  # the features were rounded
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in ours.parameters())

@@ -1,5 +1,6 @@
 """Weights into a detector: files of ours made for its settings, and what does not fit."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perception.core.errors import CheckpointError
-from perception.detection import Detector
+from perception.core.errors import CheckpointError, UsageError
+from perception.detection import Detector, weights_beside
+from perception.detection import config as config_module
 from perception.detection.build import build_network
 from perception.detection.checkpoints import Metadata, save
 from perception.detection.config import DetectorConfig
@@ -62,6 +64,38 @@ def test_a_file_gives_what_its_tensors_give(file):
     assert len(first) > 3
     np.testing.assert_array_equal(first.boxes.center, second.boxes.center)
     np.testing.assert_array_equal(first.score, second.score)
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """Settings with weights beside them, under their name."""
+    (tmp_path / "mine.yaml").write_text(json.dumps(small_config().model_dump(mode="json")))  # JSON is YAML
+    written(tmp_path / "mine.safetensors", small_config())
+    return tmp_path / "mine.yaml"
+
+
+def test_weights_beside_the_settings_are_taken_without_being_named(beside):
+    assert weights_beside(beside) == beside.with_suffix(".safetensors")
+    found, expected = (Detector.from_config(beside, weights=weights) for weights in (None, beside.with_suffix(".safetensors")))
+    np.testing.assert_array_equal(found.detect(cloud(), LIDAR_TO_EGO).score, expected.detect(cloud(), LIDAR_TO_EGO).score)
+    random = Detector.from_config(beside, seed=0).detect(cloud(), LIDAR_TO_EGO)  # a seed is a wish for others
+    assert len(random) != len(found.detect(cloud(), LIDAR_TO_EGO))
+
+
+def test_weights_of_a_model_that_comes_with_the_package_are_found_by_its_name(beside, monkeypatch):
+    monkeypatch.setattr(config_module, "shipped_config", lambda name: beside.parent / name)
+    assert weights_beside("mine") == beside.with_suffix(".safetensors")
+    assert Detector.from_config("mine").config == small_config().detector
+    assert weights_beside("other") is None
+
+
+def test_where_no_weights_lie_beside_the_settings_the_message_says_what_to_give(beside):
+    beside.with_suffix(".safetensors").unlink()
+    assert weights_beside(beside) is None
+    with pytest.raises(UsageError, match="expected either weights or a seed .* got neither; a file .safetensors beside the settings"):
+        Detector.from_config(beside)
+    with pytest.raises(UsageError, match="got neither"):
+        Detector.from_config(small_config())  # settings without a file have no neighbours
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,12 @@ def test_where_the_devkit_stops_there_is_one_line(street, tmp_path):
     assert "\n" not in str(stopped.value)
 
 
+def test_a_submission_without_boxes_is_refused_in_words(street, tmp_path):
+    path = write_results(tmp_path / "nothing.json", {token: [] for token in street.tokens})
+    with pytest.raises(DataError, match="expected boxes to score, got none"):
+        evaluate_officially(path, street.root, VERSION, SPLIT, tmp_path / "out")
+
+
 def test_a_split_that_does_not_exist_is_refused(street, tmp_path):
     pytest.importorskip("nuscenes.eval.detection.evaluate")
     with pytest.raises((DataError, UsageError), match="simulated_nonsense"):

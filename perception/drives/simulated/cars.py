@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parts import PLATE, Parts, Span, Surface, coat, glazing, pick, rubber
 
 
@@ -36,7 +35,7 @@ _STYLES = {
 }
 
 
-def car(size: np.ndarray, rng: np.random.Generator) -> Matter:
+def car(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """A car of a style that fits its size, 14 parts."""
     style_name = pick(rng, _likely_styles(*(float(s) for s in size)))
     return build_car(style_name, size, rng, coat(rng, 13.0, 0.8, (1.2, 60.0), gloss=0.6))
@@ -53,7 +52,7 @@ def _likely_styles(length: float, width: float, height: float) -> dict[str, floa
     return {"sedan": 0.48, "hatchback": 0.16, "estate": 0.18, "suv": 0.13 * (height > 1.55), "coupe": 0.1 * (height < 1.5)}
 
 
-def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint: Surface) -> Matter:
+def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint: Surface) -> Parts:
     """A car of a given style and paint; heavy pickups are built so too."""
     draw, style, parts = rng.uniform, _STYLES[style_name], Parts(size)
     length, width, height = parts.length, parts.width, parts.height
@@ -102,4 +101,4 @@ def build_car(style_name: str, size: np.ndarray, rng: np.random.Generator, paint
         else:
             parts.box((nose - 0.02, nose + 0.01), 0.25, (plate_z, plate_z + 0.11), PLATE)
     parts.box((tail - 0.01, tail + 0.02), 0.25, (plate_z + 0.1, plate_z + 0.21), PLATE)
-    return parts.matter()
+    return parts

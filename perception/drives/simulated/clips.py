@@ -19,7 +19,7 @@ from perception.drives.simulated.street import SimulatedScene, simulate_scene
 from perception.drives.sweeps import accumulate_sweeps
 
 NUM_SWEEPS = 10  # of a lidar at 20 Hz
-CLIPS_A_SCENE = 4
+CLIPS_A_SCENE = 8
 _FRAMES_APART = 5  # key frames: 2.5 s, in which a street has changed
 _STEP = 0.005  # metres between coordinates that a clip can hold: +-163 m in 16 bits
 _LARGEST = 64 << 20  # bytes of a clip's file, far above any
@@ -48,7 +48,7 @@ def simulated_frame(scene: SimulatedScene, index: int, *, rig: Rig = NUSCENES_RI
     key_us, step = int(scene.timestamps_us[index]), rig.sweep_us
     sweeps, counts = [], np.zeros(len(scene.objects), np.int64)
     for k in range(rig.num_sweeps if num_sweeps is None else num_sweeps):
-        turn, ego_to_global = scan_at(scene, key_us - k * step, rig, num_pieces=4)
+        turn, ego_to_global = scan_at(scene, key_us - k * step, rig)
         points = np.zeros((int(turn.is_return.sum()), 5), np.float32)
         points[:, :3], points[:, 3] = turn.points[turn.is_return, :3], readings(rig, turn)[turn.is_return]
         cloud = PointCloud(points, turn.ring[turn.is_return].astype(np.int64))

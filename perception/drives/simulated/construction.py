@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parts import Parts, Span, Surface, coat, glazing, pick, rubber
 
 _YELLOWS = ((235, 180, 30), (240, 140, 30), (215, 60, 40), (225, 225, 220), (90, 140, 70))
 _STEEL = (80, 78, 75)
 
 
-def construction_vehicle(size: np.ndarray, rng: np.random.Generator) -> Matter:
+def construction_vehicle(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """11 to 17 parts; a forklift only where it is small."""
     is_small = float(size[0]) < 4.6 and float(size[1]) < 2.5
     kind = pick(rng, {"excavator": 0.4, "wheel loader": 0.3, "roller": 0.15, "forklift": 0.4 * is_small})
@@ -18,7 +17,7 @@ def construction_vehicle(size: np.ndarray, rng: np.random.Generator) -> Matter:
     paint = Surface(coat(rng, 17.0, 0.7, (3.0, 60.0)).reflectivity, color)
     parts = Parts(size)
     build(parts, rng, paint, Surface(rng.uniform(4.0, 14.0), _STEEL))
-    return parts.matter()
+    return parts
 
 
 def _add_cab(parts: Parts, rng: np.random.Generator, paint: Surface, x: Span, y: Span, z: Span) -> None:

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parts import PLATE, REFLECTOR, Parts, coat, pick, rubber
 from perception.drives.simulated.people import add_rider
 
 
-def bicycle(size: np.ndarray, rng: np.random.Generator, *, has_rider: bool) -> Matter:
+def bicycle(size: np.ndarray, rng: np.random.Generator, *, has_rider: bool) -> Parts:
     """8 to 9 parts, 7 more with rider. Spokes, and the air in the frame, let most rays pass."""
     draw, parts = rng.uniform, Parts(size)
     frame, tyres = coat(rng, 20.0, 0.8, (2.0, 90.0), gray=0.5), rubber(rng)
@@ -30,10 +29,10 @@ def bicycle(size: np.ndarray, rng: np.random.Generator, *, has_rider: bool) -> M
         parts.box((hub - 0.15, hub + 0.15), 0.15, (bar - 0.3, bar - 0.07), frame, passes=0.5)
     if has_rider:
         add_rider(parts, rng, (rear * 0.5, saddle), (hub - 0.2, bar), 0.12)
-    return parts.matter()
+    return parts
 
 
-def motorcycle(size: np.ndarray, rng: np.random.Generator, *, has_rider: bool) -> Matter:
+def motorcycle(size: np.ndarray, rng: np.random.Generator, *, has_rider: bool) -> Parts:
     """A motorcycle or a scooter: 9 to 12 parts, 7 more with rider."""
     draw, parts = rng.uniform, Parts(size)
     paint, tyres, engine = coat(rng, 17.0, 0.8, (2.0, 70.0)), rubber(rng), coat(rng, 9.0, 0.6, (2.0, 40.0), gray=1.0)
@@ -64,4 +63,4 @@ def motorcycle(size: np.ndarray, rng: np.random.Generator, *, has_rider: bool) -
     parts.box((rear - 0.14, rear - 0.1), 0.1, (saddle - 0.25, saddle - 0.06), PLATE)
     if has_rider:
         add_rider(parts, rng, (rear * 0.35, saddle), (hub - 0.3, bar), 0.25)
-    return parts.matter()
+    return parts

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from cuda_ops import cast_rays
 from perception.core import Transform
 from perception.core.transform import quaternions_to_matrices
-from perception.drives.simulated.lidars import LidarModel
+from perception.drives.simulated.lidars import LidarModel, Table
 from perception.drives.simulated.matter import SCENERY, Matter
 
 LEAST_COSINE = 0.2  # rough surfaces answer at grazing incidence too
@@ -20,6 +20,9 @@ _STAINS = 0.4  # of readings around reflectivity times cosine, as a logarithm
 _ZERO_SPREAD = 1.0  # of the readings that are stored as 0, as a logarithm
 _STRAYS = 2e-4  # share of rays that meet rain, exhaust or dust
 _MIXED = 0.05  # share of the jumps between neighbours at which a return lies in between
+_NUM_STAINS = 8
+_FINENESS, _FARTHEST = 0.1, 250.0  # metres between two rows of what depends on the range, and where they end
+_GRAZING_NOISE = (np.minimum(1 / np.maximum(np.linspace(0, 1, 256), 0.05), 5.0) ** 0.7).astype(np.float32)  # factors, by cosine
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ def scan(
     device      where rays are cast ("cuda", ...; needs torch), with the same bits: NumPy on the CPU without it
     World coordinates are float32 inside: keep them within some hundred metres of 0.
     """
-    first = time_stamp - model.time_stamp * model.turn_seconds
+    first, _ = turn_of(model, time_stamp)
     column_time = first + (np.arange(model.columns) + 1) / model.columns * model.turn_seconds
     rotation, translation = sensor_at(np.append(column_time, time_stamp))
     start, along = _rays(model, rotation[:-1], translation[:-1])
@@ -84,15 +87,20 @@ def scan(
         hits = cast_rays(placed(start[columns].reshape(-1, 3)), placed(ways), shapes, tree=tree, **limits)
         found, normals, primitives = (np.asarray(part.cpu() if device else part) for part in hits)
         ray = np.flatnonzero((primitives >= 0) & (found < seen))
-        shape, normal = primitives[ray], normals[ray]
-        across = np.abs(np.einsum("ni,ni->n", normal, ways[ray]))
-        is_volume = np.einsum("ni,ni->n", normal, normal) == 0
+        shape = primitives[ray]
+        across = np.abs(np.einsum("ni,ni->n", normals[ray], ways[ray]))
         seen[ray] = found[ray]
-        cosine[columns].reshape(-1)[ray] = np.where(is_volume, VOLUME_COSINE, across)
+        cosine[columns].reshape(-1)[ray] = np.where(matter.is_volume[shape], np.float32(VOLUME_COSINE), across)
         reading[columns].reshape(-1)[ray] = matter.reflectivity[shape] * shine(across, matter.gloss[shape])
         owner[columns].reshape(-1)[ray] = matter.owner[shape]
     distance, reading, cosine, owner = _widened(model, (distance, reading, cosine, owner), rng)
     return _stored(model, _received(model, distance, reading, cosine, rng), owner, rotation, translation)
+
+
+def turn_of(model: LidarModel, time_stamp: float) -> tuple[float, float]:
+    """When a turn begins and ends, seconds."""
+    begin = time_stamp - model.time_stamp * model.turn_seconds
+    return begin, begin + model.turn_seconds
 
 
 def _tables(matter_at: Callable[[float], Sequence[Matter]], column_time: np.ndarray, num_pieces: int) -> list[tuple[slice, Matter]]:
@@ -145,7 +153,8 @@ def _directions(model: LidarModel) -> np.ndarray:
 
 def shine(cosine: np.ndarray, gloss: np.ndarray) -> np.ndarray:
     """What is left of the reflectivity of shining surfaces away from normal incidence, beside the cosine itself; 1 for rough ones."""
-    return 1 - gloss + gloss * cosine**4
+    square = cosine * cosine
+    return 1 - gloss + gloss * (square * square)
 
 
 def beams(model: LidarModel) -> tuple[np.ndarray, np.ndarray]:
@@ -181,62 +190,114 @@ def _widened(model: LidarModel, met: tuple[np.ndarray, ...], rng: np.random.Gene
     So thin and far things look wider than they are; of a person 40 m away it makes a fifth.
     """
     distance = met[0]
-    chance, draw = model.beam_width_deg / 2 / (360 / model.columns), rng.random(distance.shape)
-    column = np.broadcast_to(np.arange(model.columns)[:, None], distance.shape)
-    takes = column
-    for shift, low, high in ((-1, 0, chance), (1, chance, 2 * chance)):
-        with np.errstate(invalid="ignore"):  # the sky beside the sky
-            is_nearer = distance - np.roll(distance, -shift, axis=0) > 0.3
-        takes = np.where(is_nearer & (draw >= low) & (draw < high), (column + shift) % model.columns, takes)
-    return tuple(np.take_along_axis(values, takes, axis=0) for values in met)
+    width, chance = distance.shape[1], model.beam_width_deg / 2 / (360 / model.columns)
+    draw = rng.random(distance.shape, np.float32)
+    with np.errstate(invalid="ignore"):  # the sky beside the sky
+        farther = distance[1:] - distance[:-1]
+        around = distance[:1] - distance[-1:]
+    farther = np.concatenate([around, farther, around])  # than the column before
+    takes_before = (farther[:-1] > 0.3) & (draw < chance)
+    takes_after = (farther[1:] < -0.3) & (draw >= chance) & (draw < 2 * chance)
+    before, after = np.flatnonzero(takes_before), np.flatnonzero(takes_after)
+    ray = np.concatenate([before, after])
+    source = np.concatenate([before - width, after + width]) % distance.size
+    widened = []
+    for values in met:
+        wider = values.copy()
+        wider.reshape(-1)[ray] = values.reshape(-1)[source]
+        widened.append(wider)
+    return tuple(widened)
 
 
 def _received(
     model: LidarModel, distance: np.ndarray, reflectivity: np.ndarray, cosine: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measured range (inf: none) and reading 0..255 of each ray, both (C, B); of a ray without return, the reading that is stored."""
-    size = distance.shape
-    stray = rng.random(size) < _STRAYS
-    measured = np.where(stray, np.minimum(distance, rng.uniform(1.5, 15, size)), distance).astype(np.float32)
-    known = np.where(np.isfinite(measured), measured, 0.0)
-    answer = np.maximum(cosine, LEAST_COSINE) * np.minimum(cosine / max(model.grazing, 1e-9), 1) ** 2
-    reading = np.where(stray, 3.0, reflectivity * answer) * _unevenness(model, size, rng) * _at(model.gain, known)
-    is_weak = reading < _at(model.floor, known)
-    is_gap = rng.random(size) < _at(model.gap_chance, known) * (0.3 + 1.6 * np.exp(reading / -12))
-    after = np.roll(measured, -1, axis=0)
-    before = np.roll(measured, 1, axis=0)  # a beam on an edge sees both surfaces: now and then the range lies between them
+    size, far = distance.shape, _tables_of(model)
+    distance, cosine = distance.astype(np.float32, copy=False), cosine.astype(np.float32, copy=False)
+    stray = rng.integers(distance.size, size=rng.binomial(distance.size, _STRAYS))
+    measured, surface = distance.copy(), np.array(reflectivity, np.float32)
+    measured.reshape(-1)[stray] = np.minimum(measured.reshape(-1)[stray], rng.uniform(1.5, 15, len(stray)))
+    known = np.where(np.isfinite(measured), measured, np.float32(0))
+    row = np.minimum(known * np.float32(1 / _FINENESS), np.float32(_FARTHEST / _FINENESS)).astype(np.intp)
+    surface *= np.maximum(cosine, np.float32(LEAST_COSINE))
+    if model.grazing:
+        surface *= np.minimum(cosine * np.float32(1 / model.grazing), 1) ** 2
+    surface.reshape(-1)[stray] = 3.0
+    reading = surface * _unevenness(model, size, rng) * far.gain[row]
+    is_weak = reading < far.floor[row]
+    is_gap = rng.random(size, np.float32) < far.gap_chance[row] * (
+        np.float32(0.3) + np.float32(1.6) * np.exp(reading * np.float32(-1 / 12))
+    )
+    # a beam on an edge sees both surfaces: now and then the range lies between them
+    before = np.concatenate([measured[-1:], measured[:-1]])
     with np.errstate(invalid="ignore"):
-        to_before, to_after = np.abs(before - measured), np.abs(after - measured)
-        is_edge = (np.isfinite(to_before) & (to_before > 1)) | (np.isfinite(to_after) & (to_after > 1))
-        is_jump = np.isfinite(to_before) & (to_before > 0.3) & (to_before < 6)
-        mixed = measured + (before - measured) * rng.uniform(0, 1, size)
-    is_gap |= is_edge & (rng.random(size) < model.edge_chance)
-    measured = np.where(is_jump & (rng.random(size) < _MIXED), mixed, measured)
-    noise = model.range_noise * (1 + model.noise_growth * known) * np.minimum(1 / np.maximum(cosine, 0.05), 5.0) ** 0.7
-    measured = measured + noise * rng.normal(0, 1, size)
-    with np.errstate(invalid="ignore"):
-        measured = np.round(measured / model.range_step) * model.range_step
+        step = np.abs(before - measured)
+    is_finite = np.isfinite(step)
+    is_step = is_finite & (step > 1)
+    edge = np.flatnonzero(is_step | np.concatenate([is_step[1:], is_step[:1]]))
+    is_gap.reshape(-1)[edge[rng.random(len(edge), np.float32) < model.edge_chance]] = True
+    jump = np.flatnonzero((step > 0.3) & (step < 6))
+    jump = jump[rng.random(len(jump), np.float32) < _MIXED]
+    flat = measured.reshape(-1)
+    flat[jump] += (before.reshape(-1)[jump] - flat[jump]) * rng.random(len(jump), np.float32)
+    noise = rng.standard_normal(size, np.float32)
+    noise *= np.float32(model.range_noise) * (1 + np.float32(model.noise_growth) * known)
+    noise *= _GRAZING_NOISE[(np.minimum(cosine, 1) * np.float32(len(_GRAZING_NOISE) - 1)).astype(np.intp)]
+    measured += noise
+    measured = np.rint(measured * np.float32(1 / model.range_step)) * np.float32(model.range_step)
     is_lost = is_weak | is_gap | _blind(model) | ~((measured >= model.range_limits[0]) & (measured <= model.range_limits[1]))
     if model.zero_below is not None:
-        reading = np.where(reading * np.exp(rng.normal(0, _ZERO_SPREAD, size)) < _at(model.zero_below, known), 0.0, reading)
+        blurred = reading * np.exp(rng.standard_normal(size, np.float32) * np.float32(_ZERO_SPREAD))
+        reading[blurred < far.zero_below[row]] = 0
     if model.keeps_missing:  # a lost return mostly leaves a strong reading behind, whatever the surface
-        leftover = np.where(rng.random(size) < 0.7, rng.normal(75, 42, size), model.missing_readings)
-        reading = np.where(is_lost, np.where(is_gap & ~is_weak, np.maximum(leftover, 2.0), model.missing_readings), reading)
-    return np.where(is_lost, np.inf, measured), np.clip(reading, 0, 255)
+        reading = np.where(is_lost, model.missing_readings.astype(np.float32), reading)
+        gap = np.flatnonzero(is_gap & ~is_weak)
+        gap = gap[rng.random(len(gap)) < 0.7]
+        reading.reshape(-1)[gap] = np.maximum(rng.normal(75, 42, len(gap)), 2.0)
+        gap = np.flatnonzero(is_gap & ~is_weak & (reading < 2))
+        reading.reshape(-1)[gap] = 2.0
+    return np.where(is_lost, np.float32(np.inf), measured), np.clip(reading, 0, 255)
 
 
-def _at(table: tuple[tuple[float, float], ...], where: np.ndarray) -> np.ndarray:
-    places, values = np.array(table, np.float64).T
-    return np.interp(where, places, values)
+class _Far(NamedTuple):
+    """Columns of a `LidarModel`'s tables at every `_FINENESS` metres of range, float32."""
+
+    gain: np.ndarray
+    floor: np.ndarray
+    gap_chance: np.ndarray
+    zero_below: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def _tables_of(model: LidarModel) -> _Far:
+    ranges = (np.arange(int(_FARTHEST / _FINENESS) + 1) + 0.5) * _FINENESS
+
+    def column(table: Table) -> np.ndarray:
+        return np.interp(ranges, *np.array(table, np.float64).T).astype(np.float32)
+
+    return _Far(*(column(table) for table in (model.gain, model.floor, model.gap_chance, model.zero_below or ((0, 0),))))
 
 
 def _unevenness(model: LidarModel, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """(C, B) factors of readings: stains and grain of surfaces, alike in neighbouring rays, and the noise of each."""
-    stains = gaussian_filter(rng.normal(size=size), (5.0, 1.0), mode="wrap", truncate=3.0)
-    stains *= _STAINS * np.sqrt(4 * np.pi * 5.0 * 1.0)  # white noise leaves the filter with 1 / sqrt(4 pi a b) of its spread
-    return np.exp(stains + rng.normal(0, model.reading_noise, size))
+    stains = _stains(size)[int(rng.integers(_NUM_STAINS)), :: int(rng.choice((-1, 1)))]
+    first = int(rng.integers(size[0]))
+    noise = rng.standard_normal(size, np.float32) * np.float32(model.reading_noise)
+    noise[first:] += stains[: size[0] - first]
+    noise[:first] += stains[size[0] - first :]
+    return np.exp(noise)
 
 
+@lru_cache(maxsize=16)
+def _stains(size: tuple[int, ...]) -> np.ndarray:
+    """(`_NUM_STAINS`, C, B) float32 logarithms of how dark and bright surfaces are; turns draw which of them, and from where on."""
+    stains = gaussian_filter(np.random.default_rng(0).normal(size=(_NUM_STAINS, *size)), (0.0, 5.0, 1.0), mode="wrap", truncate=3.0)
+    # white noise leaves the filter with 1 / sqrt(4 pi a b) of its spread
+    return np.asarray(stains * _STAINS * np.sqrt(4 * np.pi * 5.0 * 1.0), np.float32)
+
+
+@lru_cache(maxsize=16)
 def _blind(model: LidarModel) -> np.ndarray:
     """(C, B) bool: rays that the carrying vehicle is in the way of."""
     azimuth, ring = model.azimuths_deg()[:, None] % 360, np.arange(model.num_beams)
@@ -252,18 +313,18 @@ def _stored(
     """The sweep as its recording has it; poses (C + 1, 3, 3) and (C + 1, 3) of the sensor, the last one that of the time stamp."""
     measured, reading = received
     is_return = np.isfinite(measured)
-    points = _directions(model) * np.where(is_return, measured, 0.0).astype(np.float32)  # (3, C, B)
+    points = _directions(model) * np.where(is_return, measured, np.float32(0)).astype(np.float32, copy=False)  # (3, C, B)
     if model.origin_heights.any():
         points[2] += np.where(is_return, model.origin_heights, 0.0)
-    if model.is_compensated:  # into the sensor's pose at the time stamp
-        points = _turned(rotation[-1].T @ rotation[:-1], points)
-        points += ((translation[:-1] - translation[-1]) @ rotation[-1])[:, None]
-    else:
-        points = points.transpose(1, 2, 0)
-    stored = np.round(model.intensity_scale * reading**model.intensity_power / model.intensity_step) * model.intensity_step
-    stored = np.minimum(stored, model.intensity_top)
     rows = np.empty((*is_return.shape, 4), np.float32)
-    rows[..., :3], rows[..., 3] = points, stored
+    if model.is_compensated:  # into the sensor's pose at the time stamp
+        turn = np.concatenate([rotation[-1].T @ rotation[:-1], ((translation[:-1] - translation[-1]) @ rotation[-1])[:, :, None]], axis=2)
+        for i, (x, y, z, shift) in enumerate(turn.astype(np.float32).transpose(1, 2, 0)[..., None]):
+            rows[..., i] = x * points[0] + y * points[1] + z * points[2] + shift
+    else:
+        rows[..., :3] = points.transpose(1, 2, 0)
+    stored = model.intensity_scale * (reading if model.intensity_power == 1 else reading**model.intensity_power)
+    rows[..., 3] = np.minimum(np.rint(stored / model.intensity_step) * model.intensity_step, model.intensity_top)
     ring = np.broadcast_to(np.arange(model.num_beams, dtype=np.int32), is_return.shape)
     parts: list[np.ndarray] = [rows, ring, np.where(is_return, owner, SCENERY).astype(np.int32), is_return]
     if model.order == "ring":

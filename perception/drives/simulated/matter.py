@@ -42,6 +42,11 @@ class Matter:
     def _on(self) -> dict[str | None, tuple[Primitives, Any]]:
         return {}
 
+    @cached_property
+    def is_volume(self) -> np.ndarray:
+        """(P,) bool: leaves and the like, which have no surface."""
+        return np.isin(self.shapes.kind, (Kind.BOX_VOLUME, Kind.ELLIPSOID_VOLUME))
+
     @staticmethod
     def of(
         shapes: Primitives,

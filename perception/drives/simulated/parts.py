@@ -1,5 +1,6 @@
 """How the body of an object is put together: parts in the object's frame, their surfaces, and what individuals draw."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,9 @@ class Parts:
     def __init__(self, size: np.ndarray) -> None:
         self.length, self.width, self.height = (float(s) for s in size)
         self._rows: list[tuple[float, ...]] = []
-        self._colors: list[Color] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def box(
         self,
@@ -63,8 +66,7 @@ class Parts:
             top = bottom + THINNEST
         place = (kind, middle_x, middle_y, (bottom + top) / 2, length, width, top - bottom)
         row = (*place, front, rear, side, passes, surface.reflectivity, surface.gloss)
-        self._rows.append(row)
-        self._colors.append(surface.color)
+        self._rows.append((*row, *surface.color))
 
     @staticmethod
     def _fitted(span: Span, taper_high: float, taper_low: float, z: Span, border: Span) -> tuple[float, float, float, float]:
@@ -115,25 +117,36 @@ class Parts:
         self.box(x, y, z, surface, passes=options.get("passes", 0.0))
         self.box(x, (-y[1], -y[0]), z, surface, passes=options.get("passes", 0.0))
 
+    def joined(self, other: "Parts") -> "Parts":
+        """These parts, then those of another object of this size."""
+        both = Parts(np.array([self.length, self.width, self.height]))
+        both._rows = self._rows + other._rows
+        return both
+
     def matter(self) -> Matter:
         """The parts so far, owned by nobody."""
-        rows = np.array(self._rows, np.float32).reshape(-1, 13)
-        count = len(rows)
-        nothing = np.zeros((count, 3), np.float32)
-        shapes = Primitives(
-            kind=rows[:, 0].astype(np.int32),
-            center=rows[:, 1:4],
-            size=rows[:, 4:7],
-            yaw=nothing[:, 0],
-            taper=rows[:, 7:10],
-            normal=nothing,
-            pass_chance=rows[:, 10],
-            extinction=nothing[:, 1],
-            field=np.zeros((count, 3), np.int64),
-            heights=np.zeros(0, np.float32),
-        )
-        color = np.array(self._colors, np.uint8).reshape(-1, 3)
-        return Matter(shapes, rows[:, 11].copy(), color, np.full(count, SCENERY, np.int32), rows[:, 12].copy())
+        return matter_of([self])
+
+
+def matter_of(bodies: Sequence[Parts]) -> Matter:
+    """The parts of all bodies, one body after the other, each in its own frame, owned by nobody. One table for all: a table for each body
+    takes longer than the bodies."""
+    table = np.array([row for body in bodies for row in body._rows], np.float32).reshape(-1, 16)
+    count = len(table)
+    nothing = np.zeros((count, 3), np.float32)
+    shapes = Primitives(
+        kind=table[:, 0].astype(np.int32),
+        center=table[:, 1:4],
+        size=table[:, 4:7],
+        yaw=nothing[:, 0],
+        taper=table[:, 7:10],
+        normal=nothing,
+        pass_chance=table[:, 10],
+        extinction=nothing[:, 1],
+        field=np.zeros((count, 3), np.int64),
+        heights=np.zeros(0, np.float32),
+    )
+    return Matter(shapes, table[:, 11].copy(), table[:, 13:].astype(np.uint8), np.full(count, SCENERY, np.int32), table[:, 12].copy())
 
 
 def pick(rng: np.random.Generator, weights: dict[str, float]) -> str:

@@ -1,17 +1,19 @@
 """The ground of a street as height fields, one per surface: roads, sidewalks, verges and the paint on the roads.
 
 Bends are laid out in pieces that each lie along the tangent in their middle. Where two fields overlap, one of them runs under the other.
+All that is laid is cut into tiles: a ray walks over the cells of a field from where it comes below the highest of them, and within a tile
+the ground is nearly level.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from cuda_ops import Primitives
-from perception.drives.simulated.matter import Matter
+from cuda_ops import Kind, Primitives
+from perception.drives.simulated.matter import SCENERY, Matter
 from perception.drives.simulated.roads import CORNER_RADIUS, REACH, CrossSection, Plan
 
 EXTENT = 200.0  # metres from the middle of the crossing in x and y
@@ -20,6 +22,9 @@ OVERLAP = 0.1  # fields of different cell sizes run under each other, so that no
 UNDER = 0.03  # metres by which a field dips where it runs under another one
 SAGITTA = 0.04  # metres that a bend may be off the tangent of its piece
 PAINTED = 100.0  # metres along the arms as far as there are lines
+TILE = 12.5  # metres, the longest side of a tile: half and double of it are slower to cast against
+_TOGETHER = 8192  # heights worked out at once: temporaries stay in the processor's cache
+_VERGE_CELL = 1.25  # metres: half of the distance between the knots of its roughness
 COLORS = {"asphalt": (70, 70, 74), "sidewalk": (150, 146, 138), "verge": (92, 108, 62), "paint": (225, 225, 220)}
 MEDIAN_READING = {"asphalt": 32.0, "sidewalk": 48.0, "verge": 32.0, "paint": 170.0}  # at normal incidence
 
@@ -102,17 +107,37 @@ def pieces(plan: Plan, arm: int, begin: float, end: float) -> Iterator[Piece]:
             yield Piece((low + high) / 2, float(half), bend.curvature)
 
 
-def grounds(ground: Ground) -> list[Matter]:
+class Sheet(NamedTuple):
+    """A rectangle of ground: heights `place` over shape = (columns, rows) places from a corner (x, y, yaw of the first side) on, `size`
+    metres along its sides, and what it reflects."""
+
+    place: Place
+    corner: tuple[float, float, float]
+    size: tuple[float, float]
+    shape: tuple[int, int]
+    reflectivity: float
+    surface: str
+
+
+def laid(ground: Ground) -> Matter:
+    """Verges, roads, kerbs with sidewalks, and the paint on the roads."""
+    return _matter_of(ground.plan, [*grounds(ground), *markings(ground)])
+
+
+def grounds(ground: Ground) -> list[Sheet]:
     """The verges up to `EXTENT`, over them roads, kerbs and sidewalks as far as `REACH` along the arms."""
-    plan, s, parts = ground.plan, ground.surfaces, []
+    plan, s = ground.plan, ground.surfaces
+    parts: list[Sheet] = []
+    below_pavement, over_road = _below_pavement(ground), _over_road(ground)
     for q, (x, y) in enumerate(((-1, -1), (1, -1), (1, 1), (-1, 1))):
         (x0, x1), (y0, y1) = sorted((0.0, x * EXTENT)), sorted((0.0, y * EXTENT))
-        parts.append(_field(plan, _below_pavement(ground), (x0, y0, 0.0), (x1 - x0, y1 - y0), (1.0, 1.0), s.verge[q], "verge"))
+        cell = (_VERGE_CELL, _VERGE_CELL)
+        parts.append(_field(below_pavement, (x0, y0, 0.0), (x1 - x0, y1 - y0), cell, s.verge[q], "verge"))
     reach = {q: _corner_reach(plan, q) for q in plan.corners}
     if plan.corners:
         # towards arms 0 - 3; round the corners where there is an arm
         west, south, east, north = (plan.section(arm + 1, 1).kerb + CORNER_RADIUS * (arm in plan.arms or arm % 2 == 0) for arm in range(4))
-        parts.append(_field(plan, ground.road, (-west, -south, 0.0), (west + east, north + south), (1.0, 1.0), s.asphalt[4], "asphalt"))
+        parts.append(_field(ground.road, (-west, -south, 0.0), (west + east, north + south), (1.0, 1.0), s.asphalt[4], "asphalt"))
     for arm in plan.arms:
         right, left = plan.section(arm, -1), plan.section(arm, 1)
         width = (-right.kerb - OVERLAP, left.kerb + OVERLAP)
@@ -126,9 +151,9 @@ def grounds(ground: Ground) -> list[Matter]:
                 (section.kerb + 0.2, section.sidewalk_end + OVERLAP, 1.0),
             ):
                 across = (sign * a, sign * b) if sign > 0 else (sign * b, sign * a)
-                parts += _along(plan, arm, _over_road(ground), (begin, REACH), across, (2.0, cell), s.sidewalk[q], "sidewalk")
+                parts += _along(plan, arm, over_road, (begin, REACH), across, (2.0, cell), s.sidewalk[q], "sidewalk")
     for q in plan.corners:
-        parts.append(_corner(plan, ground, q, s.sidewalk[q]))
+        parts.append(_corner(plan, over_road, q, s.sidewalk[q]))
     for lot in plan.lots:
         inner = plan.section(lot.arm, lot.sign).sidewalk_end
         across = sorted((lot.sign * inner, lot.sign * (inner + lot.depth)))
@@ -138,9 +163,10 @@ def grounds(ground: Ground) -> list[Matter]:
     return parts
 
 
-def markings(ground: Ground) -> list[Matter]:
+def markings(ground: Ground) -> list[Sheet]:
     """Centre, lane and edge lines, stop lines, the people's crossing at the lights and zebra stripes."""
-    plan, parts = ground.plan, []
+    plan, paint = ground.plan, _raised(ground.road, PAINT_HEIGHT)
+    parts: list[Sheet] = []
     for arm in plan.arms:
         right, left, stop = plan.section(arm, -1), plan.section(arm, 1), plan.stop(arm)
         lines = [(stop, PAINTED, y - 0.07, y + 0.07) for y in (-0.12, 0.12)]
@@ -164,7 +190,6 @@ def markings(ground: Ground) -> list[Matter]:
                 stripes = 1.05 * np.arange(-np.floor((right.kerb - 0.65) / 1.05), np.floor((left.kerb - 0.65) / 1.05) + 1)
                 lines += [(along - 2.0, along + 2.0, y - 0.25, y + 0.25) for y in stripes.tolist()]
         for begin, end, low, high in lines:
-            paint = _raised(ground.road, PAINT_HEIGHT)
             parts += _along(plan, arm, paint, (begin, end), (low, high), (2.0, 2.0), ground.surfaces.paint, "paint")
     return parts
 
@@ -204,13 +229,13 @@ def _corner_reach(plan: Plan, q: int) -> dict[int, float]:
     return {arm: plan.section(other, 1).kerb + CORNER_RADIUS, other: plan.section(arm, -1).kerb + CORNER_RADIUS}
 
 
-def _corner(plan: Plan, ground: Ground, q: int, reflectivity: float) -> Matter:
+def _corner(plan: Plan, place: Place, q: int, reflectivity: float) -> Sheet:
     """The sidewalk at the round kerb of a corner, in fine cells."""
     arm, other = q, (q + 1) % 4
     side, kerb = CORNER_RADIUS + OVERLAP, plan.section(arm, -1).kerb
     # the field's first axis leads out of the crossing along the arm; its second one is to the left of that, away from the road
     x, y, yaw = (float(value) for value in plan.at(arm, plan.section(other, 1).kerb, -kerb))
-    return _field(plan, _over_road(ground), (x, y, yaw + np.pi), (side, side), (0.1, 0.1), reflectivity, "sidewalk")
+    return _field(place, (x, y, yaw + np.pi), (side, side), (0.1, 0.1), reflectivity, "sidewalk")
 
 
 def _along(
@@ -222,7 +247,7 @@ def _along(
     cell: tuple[float, float],
     reflectivity: float,
     surface: str,
-) -> list[Matter]:
+) -> list[Sheet]:
     """The ground over a strip of an arm: `along` (from, to), `across` (from, to); cells no larger than `cell` along and across."""
     parts = []
     for piece in pieces(plan, arm, *along):
@@ -234,27 +259,87 @@ def _along(
         # outward is against the traffic: `across` high comes first to the right of who drives outwards
         ux, uy = -np.cos(yaw), -np.sin(yaw)
         corner = x - half * ux + high * uy, y - half * uy - high * ux
-        parts.append(_field(plan, place, (*corner, yaw + np.pi), (2 * half, high - low), cell, reflectivity, surface))
+        parts.append(_field(place, (*corner, yaw + np.pi), (2 * half, high - low), cell, reflectivity, surface))
     return parts
 
 
 def _field(
-    plan: Plan,
     place: Place,
     corner: tuple[float, float, float],
     size: tuple[float, float],
     largest_cell: tuple[float, float],
     reflectivity: float,
     surface: str,
-) -> Matter:
+) -> Sheet:
     """The ground over a rectangle: its corner x, y and the yaw of its first side, its size; cells no larger than `largest_cell`."""
     x0, y0, yaw = corner
-    yaw = (yaw + np.pi) % (2 * np.pi) - np.pi
-    count = [max(1, int(np.ceil(length / longest - 1e-9))) + 1 for length, longest in zip(size, largest_cell, strict=True)]
-    u, v = np.meshgrid(np.linspace(0, size[0], count[0]), np.linspace(0, size[1], count[1]))
+    columns, rows = (max(1, int(np.ceil(length / longest - 1e-9))) + 1 for length, longest in zip(size, largest_cell, strict=True))
+    return Sheet(place, (x0, y0, (yaw + np.pi) % (2 * np.pi) - np.pi), size, (columns, rows), float(reflectivity), surface)
+
+
+def _matter_of(plan: Plan, sheets: Sequence[Sheet]) -> Matter:
+    """The sheets in their order, each as its tiles.
+
+    Heights of many are worked out together: hundreds of small arrays take ten times as long.
+    """
+    places = list(dict.fromkeys(sheet.place for sheet in sheets))
+    order = sorted(range(len(sheets)), key=lambda i: places.index(sheets[i].place))
+    grids = [_grid(sheets[i]) for i in order]
+    x, y = (np.concatenate([grid[axis].ravel() for grid in grids]) for axis in (0, 1))
+    heights, begin = np.empty(len(x), np.float32), 0
+    ends = np.cumsum([grid.shape[1] * grid.shape[2] for grid in grids])
+    for place in places:
+        end = int(max(ends[k] for k, i in enumerate(order) if sheets[i].place == place))
+        for first in range(begin, end, _TOGETHER):
+            rows = slice(first, min(first + _TOGETHER, end))
+            heights[rows] = place(x[rows], y[rows], CrossSection.of(plan, x[rows], y[rows]))
+        begin = end
+    of_sheet = {i: part.reshape(grid.shape[1:]) for i, grid, part in zip(order, grids, np.split(heights, ends[:-1]), strict=True)}
+    tiles, numbers = zip(*[tile for i, sheet in enumerate(sheets) for tile in _tiles(i, sheet, of_sheet[i])], strict=True)
+    x, y, yaw, cell_x, cell_y, rows, columns, number = np.array(numbers).T
+    count, zero = len(tiles), np.zeros((len(tiles), 3), np.float32)
+    reflectivity, color = np.array([sheet.reflectivity for sheet in sheets]), np.array([COLORS[sheet.surface] for sheet in sheets])
+    number = number.astype(int)
+    first = np.cumsum([0, *[tile.size for tile in tiles[:-1]]])
+    shapes = Primitives(
+        kind=np.full(count, Kind.HEIGHT_FIELD, np.int32),
+        center=np.column_stack([x, y, 0 * x]).astype(np.float32),
+        size=np.column_stack([cell_x, cell_y, 0 * x]).astype(np.float32),
+        yaw=yaw.astype(np.float32),
+        taper=zero,
+        normal=zero,
+        pass_chance=zero[:, 0],
+        extinction=zero[:, 0],
+        field=np.column_stack([first, rows, columns]).astype(np.int64),
+        heights=np.concatenate([tile.ravel() for tile in tiles]),
+    )
+    return Matter.of(shapes, reflectivity[number], color[number], SCENERY)
+
+
+def _grid(sheet: Sheet) -> np.ndarray:
+    """x and y (2, rows, columns) of the heights of a sheet."""
+    (x0, y0, yaw), (columns, rows) = sheet.corner, sheet.shape
+    u, v = np.arange(columns) * (sheet.size[0] / (columns - 1)), np.arange(rows)[:, None] * (sheet.size[1] / (rows - 1))
     cos, sin = np.cos(yaw), np.sin(yaw)
-    x, y = x0 + cos * u - sin * v, y0 + sin * u + cos * v
-    cell = size[0] / (count[0] - 1), size[1] / (count[1] - 1)
-    heights = place(x, y, CrossSection.of(plan, x, y))
-    shape = Primitives.height_field(heights.astype(np.float32), (x0, y0, 0.0), cell, yaw=yaw)
-    return Matter.of(shape, reflectivity, COLORS[surface])
+    grid = np.empty((2, rows, columns))
+    np.add(x0 + cos * u, -sin * v, out=grid[0])
+    np.add(y0 + sin * u, cos * v, out=grid[1])
+    return grid
+
+
+def _cuts(length: float, count: int) -> Iterator[tuple[int, int]]:
+    """From which to which of `count` heights along a side each tile goes."""
+    parts = min(int(np.ceil(length / TILE)), count - 1)
+    return pairwise([k * (count - 1) // parts for k in range(parts + 1)])
+
+
+def _tiles(number: int, sheet: Sheet, heights: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[float, ...]]]:
+    """Heights of each tile, neighbours sharing those of their border, and its x, y, yaw, cell along x and y, rows, columns and `number`."""
+    (x0, y0, yaw), (columns, rows) = sheet.corner, sheet.shape
+    cell_x, cell_y, cos, sin = sheet.size[0] / (columns - 1), sheet.size[1] / (rows - 1), np.cos(yaw), np.sin(yaw)
+    across = list(_cuts(sheet.size[0], columns))
+    for low, high in _cuts(sheet.size[1], rows):
+        for left, right in across:
+            u, v = left * cell_x, low * cell_y
+            place = x0 + cos * u - sin * v, y0 + sin * u + cos * v, yaw
+            yield heights[low : high + 1, left : right + 1], (*place, cell_x, cell_y, high + 1 - low, right + 1 - left, number)

@@ -1,8 +1,9 @@
 """Bodies of people: walking, standing with bags or umbrellas, sitting, in wheel-chairs; and riders for cycles."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parts import Parts, Surface, coat, pick, rubber
 
 
@@ -15,12 +16,14 @@ def _skin(rng: np.random.Generator) -> Surface:
     return Surface(rng.uniform(15.0, 45.0), (int(225 * shade), int(180 * shade), int(150 * shade)))
 
 
-def pedestrian(size: np.ndarray, rng: np.random.Generator, *, stride: float, is_sitting: bool) -> Matter:
+def pedestrian(size: np.ndarray, rng: np.random.Generator, *, stride: float, is_sitting: bool) -> Parts:
     """A person of 7 to 10 parts. Everything is drawn before `stride` is used."""
-    return _sitting(Parts(size), rng) if is_sitting else _upright(Parts(size), rng, stride)
+    return _sitting(Parts(size), rng) if is_sitting else walking(size, rng, [stride])[0]
 
 
-def _upright(parts: Parts, rng: np.random.Generator, stride: float) -> Matter:
+def walking(size: np.ndarray, rng: np.random.Generator, strides: Sequence[float]) -> list[Parts]:
+    """One upright person in the poses of a walk: phases in radians, of which 0 stands."""
+    parts = Parts(size)
     draw, h = rng.uniform, parts.height * rng.uniform(0.96, 0.995)
     trousers, jacket, skin, luggage = _cloth(rng), _cloth(rng), _skin(rng), _cloth(rng)
     # people do not grow as wide as their boxes, which hold swinging arms and bags
@@ -31,12 +34,6 @@ def _upright(parts: Parts, rng: np.random.Generator, stride: float) -> Matter:
     wears_skirt = draw() < 0.12
     extra = pick(rng, {"none": 0.5, "backpack": 0.18, "bag": 0.18, "suitcase": 0.06, "umbrella": 0.04, "coat": 0.12})
     hand, umbrella = (1 if draw() < 0.5 else -1), draw(0.3, 0.45)
-    swing = float(np.sin(stride)) * reach
-    for side in (-1, 1):  # right leg and left arm go ahead together
-        foot, y = -side * swing, side * shoulder * 0.42
-        parts.leaning((foot - knee, foot + knee), (y - knee, y + knee), (0.0, hip), trousers, lean=-foot)
-        hand_x, y = side * swing * 0.75, side * (shoulder + 0.02)
-        parts.leaning((hand_x - 0.06, hand_x + 0.06), (y - 0.06, y + 0.06), (hip * 0.93, neck * 0.98), jacket, lean=-hand_x)
     parts.ellipsoid((-depth, depth), shoulder, (hip - 0.08 * h, neck + 0.02 * h), jacket)
     parts.cylinder((-depth * 0.9, depth * 0.9), shoulder * 0.95, (hip * 0.95, neck * 0.96), jacket)
     parts.ellipsoid((-0.11, 0.12), 0.095, (h * 0.84, h), skin)
@@ -53,10 +50,20 @@ def _upright(parts: Parts, rng: np.random.Generator, stride: float) -> Matter:
     elif extra == "umbrella":
         parts.ellipsoid((-umbrella, umbrella), umbrella, (h * 0.9, parts.height), luggage, passes=0.2)
         parts.box((-0.012, 0.012), (hand * 0.2 - 0.012, hand * 0.2 + 0.012), (hip, h * 0.95), luggage)
-    return parts.matter()
+    poses = []
+    for stride in strides:
+        pose = Parts(size)
+        swing = float(np.sin(stride)) * reach
+        for side in (-1, 1):  # right leg and left arm go ahead together
+            foot, y = -side * swing, side * shoulder * 0.42
+            pose.leaning((foot - knee, foot + knee), (y - knee, y + knee), (0.0, hip), trousers, lean=-foot)
+            hand_x, y = side * swing * 0.75, side * (shoulder + 0.02)
+            pose.leaning((hand_x - 0.06, hand_x + 0.06), (y - 0.06, y + 0.06), (hip * 0.93, neck * 0.98), jacket, lean=-hand_x)
+        poses.append(pose.joined(parts))
+    return poses
 
 
-def _sitting(parts: Parts, rng: np.random.Generator) -> Matter:
+def _sitting(parts: Parts, rng: np.random.Generator) -> Parts:
     """On a low seat: the trunk behind, the knees ahead; one in four in a wheel-chair."""
     draw, h, half_length = rng.uniform, parts.height, parts.length / 2
     trousers, jacket, skin, frame = _cloth(rng), _cloth(rng), _skin(rng), rubber(rng)
@@ -77,7 +84,7 @@ def _sitting(parts: Parts, rng: np.random.Generator) -> Matter:
             y = side * min(shoulder + 0.1, parts.width / 2 - 0.03)
             parts.wheel(back, (y - 0.03, y + 0.03), min(0.3, seat * 0.7), frame, passes=0.6)
         parts.box((back - depth - 0.06, back - depth), shoulder, (seat, h * 0.7), frame)
-    return parts.matter()
+    return parts
 
 
 def add_rider(parts: Parts, rng: np.random.Generator, saddle: tuple[float, float], grips: tuple[float, float], pedals: float) -> None:

@@ -12,7 +12,8 @@ from perception.core import Boxes3D, Transform
 from perception.core.files import write_bytes
 from perception.drives.simulated.camera import InstanceMask
 from perception.drives.simulated.catalog import SENSORS
-from perception.drives.simulated.lidar import Turn, scan, sensor_poses
+from perception.drives.simulated.lidar import Turn, scan, sensor_poses, turn_of
+from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parallel import map_scenes
 from perception.drives.simulated.pictures import take_pictures
 from perception.drives.simulated.rigs import NUSCENES_RIG, Rig
@@ -106,16 +107,53 @@ def _record_part(root: Path, rig: Rig, cameras: bool, num_parts: int, item: tupl
 
 
 def scan_at(
-    scene: SimulatedScene, time_us: int, rig: Rig = NUSCENES_RIG, *, num_pieces: int = 6, device: str | None = None
+    scene: SimulatedScene, time_us: int, rig: Rig = NUSCENES_RIG, *, num_pieces: int = 2, device: str | None = None
 ) -> tuple[Turn, Transform]:
     """The lidar's turn with a time stamp, and the recorded pose of the ego vehicle then; `num_pieces` and `device` as `scan` has them."""
     seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
     rng = np.random.default_rng([scene.world.seed, time_us])
-    matter_at = partial(scene.world.matter_at, with_ego=False)
+    begin, end = turn_of(rig.model, seconds)
+    knots = np.linspace(begin - 1e-4, end + 1e-4, _KNOTS)
+    *poses, pose = scene.world.ego_to_street(np.append(knots, seconds))
+    sensor_to_street = [pose @ rig.lidar_to_ego for pose in poses]
+    matter_at = _Passed(scene, rig, seconds, num_pieces, sensor_to_street[_KNOTS // 2])
     turn = scan(
-        rig.model, partial(_lidar_at, scene, rig), matter_at, seconds, rng, num_pieces=num_pieces, own=rig.own_returns, device=device
+        rig.model,
+        partial(sensor_poses, pose_times=knots, poses=sensor_to_street),
+        matter_at,
+        seconds,
+        rng,
+        num_pieces=num_pieces,
+        own=rig.own_returns,
+        device=device,
     )
-    return turn, scene.ego_to_global_at(seconds)
+    return turn, scene.street_to_global @ scene.world.errors.recorded(pose, seconds)
+
+
+class _Passed:
+    """What there is for a piece of a turn, each thing where it is as the beams pass it: called with the middle of the piece.
+
+    A piece may be long, then: only what reaches over its end is met in two places, as by a real lidar. Where things are seen from is the
+    place of the sensor in the middle of the turn, from where nothing shifts by more than its width.
+    """
+
+    def __init__(self, scene: SimulatedScene, rig: Rig, time_stamp: float, num_pieces: int, sensor_to_street: Transform) -> None:
+        self.world, self.model, self.num_pieces = scene.world, rig.model, num_pieces
+        self.begin, end = turn_of(rig.model, time_stamp)
+        self.middle = (self.begin + end) / 2
+        place, _, _ = self.world.places(self.middle)
+        right, forward, _ = sensor_to_street.inverse().apply(place).T
+        if rig.model.forward_axis == "x":
+            right, forward = -forward, right
+        turned = np.degrees(np.arctan2(-right, forward)) - rig.model.start_deg
+        self.share = turned * (-1 if rig.model.turns_clockwise else 1) / 360  # of the turn, give or take whole ones
+
+    def __call__(self, seconds: float) -> tuple[Matter, Matter]:
+        share = (seconds - self.begin) / self.model.turn_seconds
+        ahead = (self.share - share + 0.5) % 1.0 - 0.5  # turns until it is passed, or since
+        half = 0.5 / self.num_pieces
+        times = seconds + np.clip(ahead, -half, half) * self.model.turn_seconds
+        return self.world.matter_placed(self.world.places(times), self.middle)
 
 
 def readings(rig: Rig, turn: Turn) -> np.ndarray:
@@ -162,8 +200,3 @@ def _record_pictures(root: Path, scene: SimulatedScene, frame: int, recording: R
         pose = scene.ego_to_global_at(picture.seconds)
         recording.files.append(SensorFile(channel, time_us, name, frame, True, pose, (width, height)))
         recording.masks[name] = picture.masks
-
-
-def _lidar_at(scene: SimulatedScene, rig: Rig, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    knots = np.linspace(seconds.min() - 1e-4, seconds.max() + 1e-4, _KNOTS)
-    return sensor_poses(seconds, knots, [pose @ rig.lidar_to_ego for pose in scene.world.ego_to_street(knots)])

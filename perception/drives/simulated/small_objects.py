@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parts import REFLECTOR, Parts, Surface, coat, pick
 
 _ORANGE = (235, 95, 25)
 
 
-def traffic_cone(size: np.ndarray, rng: np.random.Generator) -> Matter:
+def traffic_cone(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """A foot, a steep pyramid and none to two reflecting sleeves; or a drum on a foot."""
     draw, parts = rng.uniform, Parts(size)
     half, top = min(parts.length, parts.width) / 2, parts.height * draw(0.95, 1.0)
@@ -20,7 +19,7 @@ def traffic_cone(size: np.ndarray, rng: np.random.Generator) -> Matter:
         radius = half * 0.55
         parts.cylinder((-radius, radius), radius, (thick, top), rubber)
         parts.cylinder((-radius * 1.02, radius * 1.02), radius * 1.02, (top * 0.62, top * 0.78), sleeve)
-        return parts.matter()
+        return parts
     radius = half * wide
     lean = (radius - tip) / (top - thick)
     parts.box((-radius, radius), radius, (thick, top), rubber, taper=(lean, lean, lean))
@@ -28,10 +27,10 @@ def traffic_cone(size: np.ndarray, rng: np.random.Generator) -> Matter:
         if is_there:
             wide_low = radius - lean * (low * top - thick) + 0.006
             parts.box((-wide_low, wide_low), wide_low, (low * top, high * top), sleeve, taper=(lean, lean, lean))
-    return parts.matter()
+    return parts
 
 
-def barrier(size: np.ndarray, rng: np.random.Generator) -> Matter:
+def barrier(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """Concrete with a wide foot, water-filled plastic, or a fence that most rays pass; the long side lies along y."""
     draw, parts = rng.uniform, Parts(size)
     half, side, top = parts.length / 2, parts.width / 2 * draw(0.96, 0.995), parts.height * draw(0.93, 1.0)
@@ -69,4 +68,4 @@ def barrier(size: np.ndarray, rng: np.random.Generator) -> Matter:
         for y in (-side * 0.8, side * 0.8):
             parts.box((-0.05, 0.05), (y - 0.04, y + 0.04), (0.0, top), post)
             parts.box((-foot, foot), (y - 0.1, y + 0.1), (0.0, 0.1), post)
-    return parts.matter()
+    return parts

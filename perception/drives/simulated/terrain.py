@@ -159,7 +159,7 @@ class Terrain:
 
     def matter(self) -> Matter:
         """The ground as height fields: verges, roads, kerbs with sidewalks, and the paint 4 mm above the roads."""
-        return Matter.concatenate(*pavement.grounds(self), *pavement.markings(self))
+        return pavement.laid(self)
 
 
 def _lean(ahead: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

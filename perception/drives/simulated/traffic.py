@@ -56,6 +56,12 @@ class Motion:
         acceleration = (self.speed[step + 1] - self.speed[step]) / STEP
         return self.s[step] + self.speed[step] * rest + acceleration * rest**2 / 2, self.speed[step] + acceleration * rest
 
+    def of(self, mover: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """s (K,) of road users `mover` (K,), each at its own time (K,)."""
+        step = np.clip((seconds / STEP).astype(int), 0, len(self.s) - 2)
+        rest, speed = seconds - step * STEP, self.speed[step, mover]
+        return self.s[step, mover] + speed * rest + (self.speed[step + 1, mover] - speed) / STEP * rest**2 / 2
+
 
 class Traffic:
     """The road users and the lights; `step` moves all of them by `STEP` seconds."""

@@ -3,7 +3,6 @@
 import numpy as np
 
 from perception.drives.simulated.cars import build_car
-from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parts import PLATE, REFLECTOR, Parts, Span, Surface, coat, glazing, pick, rubber
 
 _STEEL = (75, 75, 78)
@@ -17,7 +16,7 @@ def _chassis(rng: np.random.Generator) -> Surface:
     return Surface(rng.uniform(2.0, 8.0), _STEEL)
 
 
-def truck(size: np.ndarray, rng: np.random.Generator) -> Matter:
+def truck(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """A box, flatbed, dump or tank truck, 13 to 18 parts; or a heavy pickup or van where the size allows it."""
     length, _, height = (float(s) for s in size)
     is_low = height < 2.15 and length < 7.0
@@ -42,7 +41,7 @@ def truck(size: np.ndarray, rng: np.random.Generator) -> Matter:
     if draw() < 0.5:
         parts.box((front - 1.4, front - 0.3), half * 0.88, (0.4, floor - 0.05), steel)  # fuel tank, tool boxes
     parts.box((tail - 0.02, tail + 0.02), 0.25, (floor - 0.2, floor - 0.08), PLATE)
-    return parts.matter()
+    return parts
 
 
 def _add_cab(parts: Parts, rng: np.random.Generator, paint: Surface, x: Span, half: float, top: float, *, bonnet: float) -> None:
@@ -88,7 +87,7 @@ def _add_load(parts: Parts, rng: np.random.Generator, cargo: str, x: Span, half:
             parts.mirrored((x[0], x[1]), (half * 0.93, half * 0.97), (deck, deck + min(0.45, tall)), wall)
 
 
-def bus(size: np.ndarray, rng: np.random.Generator) -> Matter:
+def bus(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """A rigid bus, or two halves with bellows between them where it is long: 13 to 18 parts."""
     draw, parts = rng.uniform, Parts(size)
     paint, roof_paint, glass, tyres = coat(rng, 11.0, 0.85, (1.5, 60.0), gray=0.4), _paint(rng), glazing(rng), rubber(rng)
@@ -115,10 +114,10 @@ def bus(size: np.ndarray, rng: np.random.Generator) -> Matter:
     outside = parts.width / 2 - 0.01
     parts.mirrored((nose - 0.25, nose - 0.05), (half - 0.02, outside), (sill + 0.5, sill + 0.9), Surface(4.0, (30, 30, 30)))
     parts.box((tail - 0.02, tail + 0.02), 0.25, (0.6, 0.72), PLATE)
-    return parts.matter()
+    return parts
 
 
-def trailer(size: np.ndarray, rng: np.random.Generator) -> Matter:
+def trailer(size: np.ndarray, rng: np.random.Generator) -> Parts:
     """A box, tank, flatbed or low loader without tractor, 9 to 15 parts; the low ones only where the size is."""
     draw, parts = rng.uniform, Parts(size)
     is_high = parts.height > 2.6
@@ -135,4 +134,4 @@ def trailer(size: np.ndarray, rng: np.random.Generator) -> Matter:
     leg = nose - parts.length * draw(0.15, 0.25)
     parts.mirrored((leg - 0.08, leg + 0.08), (half * 0.5, half * 0.65), (0.0, floor), steel)
     parts.box((tail - 0.02, tail + 0.02), half * 0.8, (floor - 0.25, floor - 0.1), Surface(draw(30.0, 200.0), (200, 60, 50)))
-    return parts.matter()
+    return parts

@@ -1,16 +1,17 @@
 """A simulated scene at any moment between its frames: where everything is, and what rays would meet there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
 
 from cuda_ops import Primitives
 from perception.core import Transform
-from perception.drives.simulated.bodies import body_of
+from perception.drives.simulated.bodies import parts_of, walk_of
 from perception.drives.simulated.ego import PoseErrors, Sway, tilt
 from perception.drives.simulated.furniture import Standing
 from perception.drives.simulated.matter import SCENERY, Matter
+from perception.drives.simulated.parts import Parts, matter_of
 from perception.drives.simulated.paths import PathTable
 from perception.drives.simulated.population import Body
 from perception.drives.simulated.routes import Route
@@ -67,12 +68,14 @@ class World:
         """Where things of the street are recorded: annotators see them from the true pose and place them by the recorded one."""
         return self.recorded_ego_to_street(seconds) @ self.ego_to_street(np.array([seconds]))[0].inverse()
 
-    def places(self, seconds: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Bottom middle (K, 3) and yaw (K,) of all sources, and the way (K,) that each has gone along its path, metres."""
+    def places(self, seconds: float | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bottom middle (K, 3) and yaw (K,) of all sources, and the way (K,) that each has gone along its path, metres.
+
+        seconds  a time, or one (K,) for each source
+        """
         place, yaw, way = (values.copy() for values in self._standing_places)
         rows, mover, offset = self._movers
-        s, _ = self.motion.at(np.array([seconds + LEAD]))
-        way[rows] = s[0, mover] + offset
+        way[rows] = self.motion.of(mover, np.broadcast_to(seconds, len(way))[rows] + LEAD) + offset
         x, y, yaw[rows] = self._paths.pose(mover, way[rows])
         place[rows] = np.stack([x, y, self.terrain.height(x, y)], axis=1)
         return place, yaw, way
@@ -82,7 +85,16 @@ class World:
 
         What stands is the same value at every time.
         """
-        place, yaw, way = self.places(seconds)
+        still, seen = self.matter_placed(self.places(seconds), seconds)
+        if with_ego:
+            (pose,) = self.ego_to_street(np.array([seconds]))
+            seen = Matter.concatenate(seen, ego_body().moved(pose.yaw, pose.translation))
+        return still, seen
+
+    def matter_placed(self, places: tuple[np.ndarray, np.ndarray, np.ndarray], seconds: float) -> tuple[Matter, Matter]:
+        """What `matter_at` gives without the ego vehicle, with all sources at `places`; of what moves, what is near the ego vehicle at a
+        time."""
+        place, yaw, way = places
         x, y, _ = self._ego_on_path(np.array([seconds]))
         moving, begins, ends = self._moving
         is_near = np.hypot(place[:, 0] - x, place[:, 1] - y) < _SIGHT
@@ -91,11 +103,7 @@ class World:
         begin, count = begins[near, phase], ends[near, phase] - begins[near, phase]
         source = np.repeat(near, count)
         rows = np.arange(len(source)) + np.repeat(begin - np.cumsum(count) + count, count)
-        seen = moving.taken(rows).moved(yaw[source], place[source])
-        if with_ego:
-            (pose,) = self.ego_to_street(np.array([seconds]))
-            seen = Matter.concatenate(seen, ego_body().moved(pose.yaw, pose.translation))
-        return self._still, seen
+        return self._still, moving.taken(rows).moved(yaw[source], place[source])
 
     def _ego_on_path(self, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y and yaw (T,) of the ego vehicle's rear axle at times (T,)."""
@@ -134,32 +142,44 @@ class World:
         standing = [i for i, source in enumerate(self.sources) if isinstance(source, Standing)]
         circles = np.concatenate([np.zeros((0, 3)), *[source.footprint for source in self.sources if isinstance(source, Standing)]])
         scenery = build_scenery(np.random.default_rng([self.seed, 1]), self.terrain, self.density, radius=150.0, keep_clear=circles)
-        return Matter.concatenate(self.terrain.matter(), scenery, *[self._body(i, 0).moved(yaw[i], place[i]) for i in standing])
+        bodies, source = self._bodies(standing, [self._parts(i) for i in standing])
+        return Matter.concatenate(self.terrain.matter(), scenery, bodies.moved(yaw[source], place[source]))
 
     @cached_property
     def _moving(self) -> tuple[Matter, np.ndarray, np.ndarray]:
         """The bodies of all that moves, in their own frames, and where those of each source begin and end in them, (K, _PHASES) each: one
         for each pose of a walk, of all else the same for all; 0 of what stands."""
-        parts: list[Matter] = []
+        strides = [2 * np.pi * (k + 0.25) / _PHASES for k in range(_PHASES)]
+        parts: list[Parts] = []
+        owners: list[int] = []
         ends = np.zeros((len(self.sources), _PHASES), np.int64)
         begins, count = ends.copy(), 0
         for i in self._movers[0].tolist():
-            walks = self.sources[i].class_name == "pedestrian"
-            for k in range(_PHASES if walks else 1):
-                parts.append(self._body(i, k))
+            source = self.sources[i]
+            walks = source.class_name == "pedestrian"
+            poses = walk_of(source.size, self._draws(i), strides) if walks else [self._parts(i)]
+            for k, pose in enumerate(poses):
                 phases = k if walks else slice(None)
-                begins[i, phases], ends[i, phases] = count, count + len(parts[-1])
-                count += len(parts[-1])
-        return Matter.concatenate(*parts), begins, ends
+                begins[i, phases], ends[i, phases] = count, count + len(pose)
+                count += len(pose)
+            parts += poses
+            owners += [i] * len(poses)
+        return self._bodies(owners, parts)[0], begins, ends
 
-    def _body(self, index: int, phase: int) -> Matter:
-        """The body of a source in its own frame, in one of the poses of its walk."""
-        source, rng = self.sources[index], np.random.default_rng([self.seed, 2, index])
-        if isinstance(source, Standing):
-            body = body_of(source.class_name, source.size, rng, has_rider=False, is_sitting=source.is_sitting)
-        else:
-            body = body_of(source.class_name, source.size, rng, stride=2 * np.pi * (phase + 0.25) / _PHASES)
-        return body.owned_by(int(self.owners[index]))
+    def _bodies(self, sources: list[int], parts: list[Parts]) -> tuple[Matter, np.ndarray]:
+        """Bodies of sources in their own frames, one after the other, and the source (P,) of each shape."""
+        source = np.repeat(np.array(sources, np.int64), [len(body) for body in parts])
+        return replace(matter_of(parts), owner=self.owners[source].astype(np.int32)), source
+
+    def _parts(self, index: int) -> Parts:
+        """The body of a source that does not walk."""
+        source = self.sources[index]
+        stands = isinstance(source, Standing)
+        return parts_of(source.class_name, source.size, self._draws(index), has_rider=not stands, is_sitting=stands and source.is_sitting)
+
+    def _draws(self, index: int) -> np.random.Generator:
+        """What draws the body of a source."""
+        return np.random.default_rng([self.seed, 2, index])
 
 
 @cache

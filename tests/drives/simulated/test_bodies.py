@@ -141,7 +141,7 @@ def rays_from_the_side(body: Matter, x: np.ndarray, z: np.ndarray, seed: int = 0
 def test_rays_pass_under_a_car_between_its_wheels(style):
     x = np.linspace(-2.3, 2.3, 461)
     for seed in range(10):
-        body = build_car(style, np.array([4.6, 1.9, 1.6]), np.random.default_rng(seed), Surface(10.0))
+        body = build_car(style, np.array([4.6, 1.9, 1.6]), np.random.default_rng(seed), Surface(10.0)).matter()
         hit = rays_from_the_side(body, x, np.full(461, 0.12)) >= 0
         assert not hit[(np.abs(x) < 0.8) | (np.abs(x) > 2.1)].any()
         assert 0.15 < hit.mean() < 0.45  # two wheels of about 0.5 m at this height
@@ -151,7 +151,7 @@ def test_rays_pass_under_a_car_between_its_wheels(style):
 def test_glass_lets_two_thirds_of_the_rays_pass(style):
     shares = []
     for seed in range(12):
-        body = build_car(style, np.array([4.6, 1.9, 1.6]), np.random.default_rng(seed), Surface(10.0))
+        body = build_car(style, np.array([4.6, 1.9, 1.6]), np.random.default_rng(seed), Surface(10.0)).matter()
         cabin = int(np.where(body.shapes.pass_chance > 0.55, body.shapes.size.prod(axis=1), 0).argmax())  # the seats are smaller
         x, _, z = body.shapes.center[cabin]
         glass = body.taken(np.array([cabin]))
