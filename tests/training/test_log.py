@@ -26,10 +26,9 @@ def test_a_row_a_look(tmp_path):
     log.add(at(40))
     log.close()
     first = next(csv.DictReader((tmp_path / "log.csv").open()))
-    assert {k: float(v) for k, v in first.items()} == {
-        **{"step": 20, "progress": 0.2, "samples": 320, "rate": 1e-3, "loss": 3.0, "box": 1.0, "gradient_norm": 12.5},
-        **{"seconds": 9.0, "samples_per_second": 30.0, "waiting": 0.05},
-    }
+    expected = {"step": 20, "progress": 0.2, "samples": 320, "rate": 1e-3, "loss": 3.0, "box": 1.0, "gradient_norm": 12.5}
+    expected |= {"seconds": 9.0, "samples_per_second": 30.0, "waiting": 0.05}
+    assert {name: float(text) for name, text in first.items()} == expected
     assert steps(tmp_path) == ["20", "40"]
 
 
@@ -51,7 +50,7 @@ def test_a_log_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(DataError, match="expected a log of a training"):
         TrainingLog(tmp_path, after_step=40)
     (tmp_path / "log.csv").write_text("step,loss\n20,1\n")
-    with pytest.raises(DataError, match="expected the columns step, progress.*got step, loss"):
+    with pytest.raises(DataError, match=r"expected the columns step, progress.*got step, loss"):
         TrainingLog(tmp_path, after_step=40).add(at(60))
 
 

@@ -20,7 +20,7 @@ from perception.training.objective import Objective
 from perception.training.processes import Processes
 from perception.training.sample import Sample, sample_of
 from tests.detection.small import LIDAR_TO_EGO, TASKS
-from tests.training.small import FixedFeed, small_detector
+from tests.training.small import FixedFeed, small_detector, unchanged
 
 CLASSES = ClassSet(tuple(name for task in TASKS for name in task))
 SIZES = {"car": (4.5, 1.9, 1.6), "truck": (7.0, 2.5, 3.0), "pedestrian": (0.7, 0.7, 1.8)}
@@ -105,7 +105,7 @@ class Scenes(FixedFeed):
         super().__init__(4)
         self.samples = [sample_of(f"scene {i}", *scene(i), CLASSES, np.zeros(3)) for i in range(4)]
 
-    def batch(self, step: int) -> list[Sample]:
+    def batch(self, _step: int) -> list[Sample]:
         return self.samples
 
 
@@ -119,7 +119,7 @@ def test_four_frames_are_learnt_by_heart():
             layer.momentum = 0.1  # the published 0.01 follows the weights for a thousand steps, and here are 250
     objective = Objective(network, detector)
     settings = {"steps": 250, "batch_size": 4, "ema_decay": 0.98, "log_every": 50, "optimizer": {"peak_rate": 4e-3, "first_rate": 4e-4}}
-    parts = Parts(Scenes(), lambda sample, rng, progress: sample, objective.targets, objective.loss)
+    parts = Parts(Scenes(), unchanged, objective.targets, objective.loss)
     loop = Loop(network, parts, LoopSettings.model_validate(settings), Processes())
     while (progress := loop.progress) < 1:
         loop.advance(progress)
