@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -223,7 +224,7 @@ class _NetworkAndLoss(nn.Module):
     def forward(self, clouds: list[Tensor], targets: Any) -> tuple[Tensor, Tensor]:
         """The loss, and without a gradient (1 + parts,): it and its parts, whose names are in `names`."""
         kind, dtype = self._processes.device.type, self._precision
-        with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
+        with nullcontext() if dtype == torch.float32 else torch.autocast(kind, dtype=dtype):
             maps = self.network(clouds)
         values = self._loss(maps, targets, self._processes.sum)
         self.names = ("loss", *values.parts)

@@ -61,6 +61,11 @@ def shaken(sample: Sample, rng: np.random.Generator, progress: float) -> Sample:
     return Sample(sample.token, sample.points + noise, sample.boxes, sample.labels, sample.num_points, sample.origin)
 
 
+def unchanged(sample: Sample, _rng: np.random.Generator, _progress: float) -> Sample:
+    """No augmentation."""
+    return sample
+
+
 @dataclass
 class SquareLoss:
     total: Tensor

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pyquaternion import Quaternion
+from torch import nn
 
 from perception.core.borders import boxes_from_det3d
 from perception.core.boxes import Boxes3D
@@ -18,8 +19,8 @@ from perception.training.loop_settings import LoopSettings
 from perception.training.objective import Objective
 from perception.training.processes import Processes
 from perception.training.sample import Sample, sample_of
-from tests.detection.small import TASKS
-from tests.training.small import FixedFeed, small_detector
+from tests.detection.small import LIDAR_TO_EGO, TASKS
+from tests.training.small import FixedFeed, small_detector, unchanged
 
 CLASSES = ClassSet(tuple(name for task in TASKS for name in task))
 SIZES = {"car": (4.5, 1.9, 1.6), "truck": (7.0, 2.5, 3.0), "pedestrian": (0.7, 0.7, 1.8)}
@@ -28,7 +29,7 @@ PLACES = [(-9, -8), (0, -9), (8, -7), (-8, 0), (4, -3), (8, 2), (-3, 8), (5, 9)]
 
 
 def scene(number: int) -> tuple[np.ndarray, Detections]:
-    """Points of two sweeps 0.5 s apart and the objects of a frame, in the lidar's frame: driving cars, a truck and pedestrians on a plane."""
+    """Points of two sweeps 0.5 s apart and the objects of a frame, in the lidar's frame: cars, a truck, pedestrians."""
     rng = np.random.default_rng(number)
     count = len(NAMES)
     center = np.column_stack([np.array(PLACES) + rng.uniform(-1, 1, (count, 2)), np.zeros(count)])
@@ -43,7 +44,7 @@ def scene(number: int) -> tuple[np.ndarray, Detections]:
         for i in range(count):
             points = rng.uniform(-0.5, 0.5, (80, 3))
             face = rng.integers(2, size=80)
-            points[np.arange(80), face] = np.sign(points[np.arange(80), face]) * 0.5  # on a side
+            points[np.arange(80), face] = np.sign(points[np.arange(80), face]) * 0.5  # a side
             points[:20, 0], points[:20, 2] = (
                 0.5,
                 rng.uniform(-0.5, 0, 20),
@@ -104,7 +105,7 @@ class Scenes(FixedFeed):
         super().__init__(4)
         self.samples = [sample_of(f"scene {i}", *scene(i), CLASSES, np.zeros(3)) for i in range(4)]
 
-    def batch(self, step: int) -> list[Sample]:
+    def batch(self, _step: int) -> list[Sample]:
         return self.samples
 
 
@@ -113,29 +114,33 @@ def test_four_frames_are_learnt_by_heart():
     detector = roomy_detector()
     torch.manual_seed(0)
     network = build_network(detector)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.momentum = 0.1  # the published 0.01 follows the weights for a thousand steps, and here are 250
     objective = Objective(network, detector)
-    settings = {"steps": 350, "batch_size": 4, "ema_decay": 0.98, "log_every": 50, "optimizer": {"peak_rate": 5e-3, "first_rate": 5e-4}}
-    parts = Parts(Scenes(), lambda sample, rng, progress: sample, objective.targets, objective.loss)
+    settings = {"steps": 250, "batch_size": 4, "ema_decay": 0.98, "log_every": 50, "optimizer": {"peak_rate": 4e-3, "first_rate": 4e-4}}
+    parts = Parts(Scenes(), unchanged, objective.targets, objective.loss)
     loop = Loop(network, parts, LoopSettings.model_validate(settings), Processes())
     while (progress := loop.progress) < 1:
         loop.advance(progress)
         if loop.is_to_look:
-            print(loop.look(loop.progress))
+            loop.look(loop.progress)
     trained = Detector.from_config(DetectorConfig(detector=detector), weights=loop.ema.state())
     clouds, truth = zip(*(scene(i) for i in range(4)), strict=True)
-    found = [trained.detect(cloud, Transform.identity()) for cloud in clouds]
-    ap = {name: official_ap(found, list(truth), name) for name in SIZES}
+    truth = [frame.transformed(LIDAR_TO_EGO) for frame in truth]
+    found = [trained.detect(cloud, LIDAR_TO_EGO) for cloud in clouds]
+    ap = {name: official_ap(found, truth, name) for name in SIZES}
     assert min(ap.values()) > 0.95, ap
     for frame, expected in zip(found, truth, strict=True):
         distance = np.linalg.norm(frame.boxes.center[:, None, :2] - expected.boxes.center[None, :, :2], axis=2)
         match = distance.argmin(axis=0)  # each truth's nearest
         boxes = frame.boxes[match]
-        assert distance.min(axis=0).max() < 0.3
-        assert np.abs(boxes.size / expected.boxes.size - 1).max() < 0.25
+        assert distance.min(axis=0).max() < 0.1
+        assert np.abs(boxes.size / expected.boxes.size - 1).max() < 0.1
         is_long = expected.boxes.size[:, 0] > 2
         turned = np.angle(np.exp(1j * (boxes.yaw - expected.boxes.yaw)))[is_long]
-        assert np.abs(turned).max() < 0.3
-        assert np.abs(boxes.velocity - expected.boxes.velocity).max() < 1.0
+        assert np.abs(turned).max() < 0.1
+        assert np.abs(boxes.velocity - expected.boxes.velocity).max() < 0.3
 
 
 def test_the_truth_itself_has_a_perfect_score():
