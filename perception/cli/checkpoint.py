@@ -1,4 +1,4 @@
-"""`perception checkpoint convert` and `perception checkpoint show`: published weights into ours, and what a weight file holds."""
+"""`perception checkpoint convert`, `shrink` and `show`: published weights into ours, smaller files, and what a weight file holds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from perception.core.errors import require_package
 
 checkpoint = typer.Typer(
     name="checkpoint",
-    help="Weight files: convert published ones (det3d, OpenPCDet, mmdetection3d), show what one holds.",
+    help="Weight files: convert published ones (det3d, OpenPCDet, mmdetection3d), halve one, show what one holds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -41,6 +41,22 @@ def convert(
     for note in done.metadata.notes:
         console.print(note, markup=False)
     console.print(str(done.path))
+
+
+@checkpoint.command()
+def shrink(
+    source: Annotated[Path, typer.Argument(help="A weight file of ours.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The file to write, OUT.safetensors.", show_default=False)],
+) -> None:
+    """Half the size: matrices and kernels in 16 bits; a detector computes in 32 all the same.
+
+    Example: perception checkpoint shrink out/training/weights.safetensors compact.safetensors
+    """
+    _require_torch()
+    from perception.detection.checkpoints.store import shrunk
+
+    before, after = shrunk(source, out)
+    printer().print(f"{before / 1e6:.1f} MB to {after / 1e6:.1f} MB  ({out})")
 
 
 @checkpoint.command()

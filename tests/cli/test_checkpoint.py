@@ -34,6 +34,9 @@ def test_convert_then_show(files, tmp_path, capsys):
     assert "configuration: model.yaml" in shown
     assert "trainer epoch: 20" in shown
     assert f"{num_parameters:,}" in shown
+    assert main(["checkpoint", "shrink", str(out), str(tmp_path / "half.safetensors")]) == 0
+    assert capsys.readouterr().out.endswith(f"MB  ({tmp_path / 'half.safetensors'})\n")
+    assert sorted(load(tmp_path / "half.safetensors")[0]) == sorted(state)
 
 
 def test_show_a_published_file_with_its_tensors(files, capsys):

@@ -71,6 +71,19 @@ def load(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     return tensors, metadata
 
 
+def shrunk(source: Path, out: Path) -> tuple[int, int]:
+    """Write a weight file anew with its matrices and kernels in float16; vectors, such as statistics, stay as they are.
+
+    Returns the bytes of both files. Raises CheckpointError for a file that is none of ours and for a number that float16 has not.
+    """
+    tensors, metadata = load(source)
+    smaller = {name: tensor.half() if tensor.ndim > 1 and tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    if lost := [name for name, tensor in smaller.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise CheckpointError(f"{source}: {lost[0]}: expected numbers up to 65504, the largest that 16 bits hold, got a larger one")
+    save(out, smaller, metadata)
+    return Path(source).stat().st_size, Path(out).stat().st_size
+
+
 def read_own(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
     """Tensors and metadata of a safetensors file, None where it is not of ours; the checksum is not looked at."""
     from safetensors import SafetensorError, safe_open

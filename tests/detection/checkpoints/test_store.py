@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from perception.core.errors import CheckpointError
 from perception.detection.checkpoints import Metadata, load, save
+from perception.detection.checkpoints.store import shrunk
 
 WEIGHTS = {"b.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(4), "c.half": torch.ones(3, dtype=torch.bfloat16)}
 METADATA = Metadata(
@@ -40,6 +41,27 @@ def test_views_are_saved_as_what_they_show(tmp_path):
     tensors, _ = load(tmp_path / "x.safetensors")
     assert torch.equal(tensors["a"], base.T)
     assert torch.equal(tensors["b"], tensors["c"])
+
+
+def test_matrices_are_halved_and_vectors_stay(tmp_path):
+    weights = {"a.weight": torch.linspace(-3, 3, 12_000).reshape(3, 4000), "a.norm": torch.linspace(0, 1e6, 5), "a.steps": torch.tensor(7)}
+    save(tmp_path / "x.safetensors", weights, METADATA)
+    before, after = shrunk(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
+    assert (before, after) == tuple((tmp_path / name).stat().st_size for name in ("x.safetensors", "y.safetensors"))
+    assert 0.4 < after / before < 0.6
+    tensors, metadata = load(tmp_path / "y.safetensors")
+    assert dataclasses.replace(metadata, tensors_sha256="") == METADATA
+    assert tensors["a.weight"].dtype == torch.float16
+    torch.testing.assert_close(tensors["a.weight"].float(), weights["a.weight"], rtol=2**-11, atol=1e-7)
+    assert torch.equal(tensors["a.norm"], weights["a.norm"])
+    assert torch.equal(tensors["a.steps"], weights["a.steps"])
+
+
+def test_a_matrix_that_16_bits_do_not_hold_is_refused(tmp_path):
+    save(tmp_path / "x.safetensors", {"a.weight": torch.full((2, 2), 1e5)}, METADATA)
+    with pytest.raises(CheckpointError, match=r"a\.weight: expected numbers up to 65504"):
+        shrunk(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
+    assert not (tmp_path / "y.safetensors").exists()
 
 
 def test_every_truncation_is_refused(tmp_path):
