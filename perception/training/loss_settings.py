@@ -34,6 +34,11 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
 
     box_weight: Weight = Field(default=0.25, description="of the boxes beside the heat maps; Waymo's models: 2")
     velocity_weight: Weight = Field(default=0.2, description="of velocity beside the other numbers of a box")
+    moving_weight: Weight = Field(
+        default=1.0,
+        description="of the velocity of what moves beside that of what stands: most things stand, and a network that says so of all of them"
+        " is at a minimum of absolute differences that it does not leave soon",
+    )
     class_weights: dict[str, Weight] = Field(default_factory=dict, description="of a class in its heat map's loss, 1 where it is not named")
     unknown_velocity: Literal["ignore", "zero"] = Field(
         default="ignore",

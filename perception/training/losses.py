@@ -14,6 +14,8 @@ from perception.training.loss_settings import LossSettings
 from perception.training.paired_iou import paired_iou_3d
 from perception.training.targets import TaskTargets
 
+_VELOCITY = sum(BRANCHES.values()) - BRANCHES["velocity"]  # its first column among a box's numbers
+_MOVING = 0.5  # m/s, beyond which a thing moves
 _LEAST_SCORE = 1e-4  # scores are cut to [1e-4, 1 - 1e-4]; beyond, a logit has no gradient
 
 
@@ -94,6 +96,10 @@ def _box_loss(boxes: Tensor, targets: TaskTargets, settings: LossSettings, count
     if settings.unknown_velocity == "zero":
         values = values.nan_to_num(nan=0.0)
     difference = torch.where(mask & ~values.isnan(), (boxes - values.nan_to_num(nan=0.0)).abs(), 0)
+    if settings.moving_weight != 1 and values.shape[2] > _VELOCITY:
+        is_moving = values[..., _VELOCITY:].norm(dim=2, keepdim=True) > _MOVING  # False where unknown
+        velocity = torch.where(is_moving, settings.moving_weight, 1.0) * difference[..., _VELOCITY:]
+        difference = torch.cat([difference[..., :_VELOCITY], velocity], dim=2)
     return difference.sum(dim=(0, 1)) / (count + 1e-4)
 
 

@@ -117,6 +117,20 @@ def test_unknown_velocity(rule, factor):
     assert gradient[0, 8:, 16, 16].tolist() == pytest.approx([factor * 0.05, -factor * 0.05], rel=2e-4)
 
 
+@pytest.mark.parametrize(("speed", "factor"), [(0.0, 1.0), (0.4, 1.0), (0.6, 5.0)])
+def test_velocity_of_what_moves_weighs_more(speed, factor):
+    settings = LossSettings(moving_weight=5.0)
+    targets = make_targets([sample((CAR, box(0, 0, velocity=(speed * 0.6, speed * 0.8))))], SETTINGS, settings)
+    maps = maps_of()
+    with torch.no_grad():
+        maps.tasks[0].boxes[0, 8:, 16, 16] = torch.tensor([1.0 + speed * 0.6, speed * 0.8 - 2.0])
+    losses = center_loss(maps, targets, settings)
+    usual = center_loss(maps, targets, LossSettings())
+    assert losses.parts["velocity"].item() == pytest.approx(factor * 0.25 * 0.2 * 3, rel=2e-4)
+    others = [name for name in losses.parts if name != "velocity"]
+    assert all(torch.equal(losses.parts[name], usual.parts[name]) for name in others)
+
+
 def test_the_gradient_of_a_box_is_at_its_cell_only():
     maps = maps_of()
     center_loss(maps, make_targets([sample((CAR, box(1.0, -2.0)))], SETTINGS)).total.backward()
