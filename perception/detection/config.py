@@ -247,6 +247,11 @@ class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
     name: Literal["centerpoint"]
     frame: Literal["nuscenes_lidar", "ego"] = Field(description="in which the network was trained, see `perception.detection.frames`")
     sweeps: Annotated[int, Field(ge=1, le=100)] = Field(10, description="sweeps of the lidar in one cloud, the key sweep included")
+    window: Metres | None = Field(
+        None,
+        description="seconds of sweeps in a cloud: older ones are left out whatever the lidar's rate, and none comes again where there are"
+        " fewer. Without it the oldest one comes again until there are `sweeps`, as the published networks saw it",
+    )
     points: Literal["nuscenes", "waymo"] = Field(
         "nuscenes", description="columns behind x y z: intensity as recorded and age (s), or (waymo) tanh of the intensity and elongation"
     )

@@ -36,6 +36,7 @@ class Detector:
 
     classes  of its detections: nuScenes' ten where all of the network's are among them, else the network's own
     sweeps   how many sweeps of the lidar it expects in a cloud
+    window   seconds that these may be old, None where their number alone tells; see the settings
     config   the network's settings
     """
 
@@ -50,6 +51,7 @@ class Detector:
     ) -> None:
         """network: trained, as `build_network` makes it; it is copied. See `from_config`."""
         self._device, self._settings, self.sweeps, self.config = _device(device, dtype), settings, settings.sweeps, settings
+        self.window = settings.window
         names = tuple(name for task in settings.head.tasks for name in task)
         self.classes = NUSCENES_DETECTION if set(names) <= set(NUSCENES_DETECTION) else ClassSet(names)
         self._label = self.classes.labels_from(ClassSet(names))

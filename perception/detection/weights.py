@@ -19,7 +19,7 @@ def read_weights(path: Path, settings: CenterPointSettings) -> dict[str, Tensor]
     """The tensors of a weight file of ours, by name, where it was made for these settings.
 
     Range, voxels, reader, network, tasks, points and frame must be those of the file; shapes do not show them all: a network for voxels of
-    0.075 m takes the weights of one for 0.1 m. Sweeps, limits of voxels and how boxes are read from maps may differ.
+    0.075 m takes the weights of one for 0.1 m. Sweeps and their window, limits of voxels and how boxes are read from maps may differ.
     Raises CheckpointError for a file that cannot be read, and one line that says what differs. Nothing in the file is executed.
     """
     require_package("safetensors.torch", extra="models", why="reading weights")
@@ -43,7 +43,7 @@ def _settings_of(metadata: Metadata, path: Path) -> CenterPointSettings:
 
 def _essentials(settings: CenterPointSettings) -> dict[str, Any]:
     """Settings that the weights depend on, by dotted name."""
-    free = {"decode": True, "sweeps": True, "reader": {"limit": {"max_voxels", "max_voxels_training"}}}
+    free = {"decode": True, "sweeps": True, "window": True, "reader": {"limit": {"max_voxels", "max_voxels_training"}}}
     values = settings.model_dump(mode="json", exclude=free)
     flat: dict[str, Any] = {}
 

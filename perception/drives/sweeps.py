@@ -11,12 +11,13 @@ from perception.core.pointcloud import PointCloud
 from perception.core.transform import Transform
 
 
-def accumulate_sweeps(frame: Frame, num_sweeps: int = 10, *, repeat_oldest: bool = True) -> PointCloud:
+def accumulate_sweeps(frame: Frame, num_sweeps: int = 10, *, repeat_oldest: bool = True, within: float | None = None) -> PointCloud:
     """The key sweep and the `num_sweeps - 1` before it as one cloud in the key sweep's lidar frame, without rings.
 
     num_sweeps     1 or more, the key sweep included
     repeat_oldest  where the drive has fewer, the oldest one comes again until there are `num_sweeps`; the key sweep, where it has none.
                    False: they are left out, as the nuScenes devkit does
+    within         seconds: older sweeps are left out, whatever the rate of the lidar, and none comes again. None: `num_sweeps` alone tells
 
     Order: the key sweep, then the others from the nearest to the oldest, in each the order of the file. Ages are seconds, positive into
     the past. Points with |x| < 1 m and |y| < 1 m, in their own lidar frame, are left out of all but the key sweep itself; its repetitions
@@ -28,7 +29,9 @@ def accumulate_sweeps(frame: Frame, num_sweeps: int = 10, *, repeat_oldest: bool
     if not isinstance(num_sweeps, (int, np.integer)) or isinstance(num_sweeps, bool) or num_sweeps < 1:
         raise UsageError(f"num_sweeps: expected 1 or more, the key sweep included, got {num_sweeps!r}")
     key, previous = np.ascontiguousarray(frame.cloud.points), frame.previous_sweeps(num_sweeps - 1)
-    num_repeats = num_sweeps - 1 - len(previous) if repeat_oldest else 0
+    if within is not None:
+        previous = [sweep for sweep in previous if (frame.timestamp_us - sweep.timestamp_us) * 1e-6 <= within]
+    num_repeats = num_sweeps - 1 - len(previous) if repeat_oldest and within is None else 0
     parts_left = 1 + len(previous) + num_repeats
     points = _with_room(np.empty((0, 5), np.float32), 0, len(key), parts_left)
     points[: len(key)] = key

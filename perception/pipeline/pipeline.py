@@ -21,6 +21,7 @@ class Detector(Protocol):
     """What the pipeline asks of a detector: points of one moment in, objects out. It keeps nothing from one frame to the next.
 
     sweeps  turns of the lidar, the key sweep included, that its clouds hold (`accumulate_sweeps`)
+    window  seconds of sweeps in a cloud, None where `sweeps` alone tells; may be missing
     detect  a cloud in the lidar frame, intensities 0..255, and how the lidar is mounted -> Detections in the EGO frame, velocities over
             ground
     """
@@ -61,6 +62,7 @@ class Pipeline:
         self.num_sweeps = detector.sweeps if num_sweeps is None else num_sweeps
         if not isinstance(self.num_sweeps, int) or isinstance(self.num_sweeps, bool) or self.num_sweeps < 1:
             raise UsageError(f"num_sweeps: expected 1 or more, the key sweep included, got {self.num_sweeps!r}")
+        self._window: float | None = getattr(detector, "window", None)
 
     def step(self, frame: Frame) -> Tracks:
         """One frame in, the tracks alive at it out (global frame). DataError for a cloud that cannot be read."""
@@ -70,7 +72,7 @@ class Pipeline:
 
     def read(self, frame: Frame) -> PointCloud:
         """The cloud that the detector looks at, in the frame's lidar frame, intensities on the scale 0..255 that detectors know."""
-        cloud = accumulate_sweeps(frame, self.num_sweeps)
+        cloud = accumulate_sweeps(frame, self.num_sweeps, within=self._window)
         if frame.intensity_top != _INTENSITY_TOP:
             cloud.points[:, 3] *= np.float32(_INTENSITY_TOP / frame.intensity_top)  # in place: accumulation has made it for us
         return cloud

@@ -96,6 +96,14 @@ def test_the_start_of_a_drive(recorded_turns, repeat_oldest, ages):
     np.testing.assert_array_equal(got[:, 3] == 99, [False, True] + [False] * (len(ages) - 2))
 
 
+@pytest.mark.parametrize(("within", "ages"), [(0.05, [0.0]), (0.1, [0.0, 0.1]), (0.25, [0.0, 0.1, 0.2]), (9.0, [0.0, 0.1, 0.2, 0.3])])
+def test_sweeps_within_a_time(within, ages):
+    got = accumulate_sweeps(driving(4), 6, within=within).points  # none comes again
+    np.testing.assert_allclose(np.unique(got[:, 4]), ages, atol=1e-6)
+    assert len(got) == 2 + len(ages) - 1  # the roof is seen in the key sweep only
+    assert len(np.unique(accumulate_sweeps(driving(4), 2, within=within).points[:, 4])) == min(len(ages), 2)
+
+
 @pytest.mark.parametrize(
     "sizes",
     [

@@ -44,6 +44,15 @@ def test_a_wrong_number_of_sweeps_is_refused(number):
         Pipeline(ClumpDetector(), num_sweeps=number)
 
 
+def test_a_detector_may_say_how_old_sweeps_may_be():
+    detector = ClumpDetector(sweeps=3)
+    frame = SyntheticDrive(num_frames=5)[4]
+    everything = Pipeline(detector).read(frame).points
+    detector.window = 0.01  # type: ignore[attr-defined]
+    assert np.unique(everything[:, 4]).max() > 0.01
+    assert np.unique(Pipeline(detector).read(frame).points[:, 4]).tolist() == [0.0]
+
+
 def test_a_pipeline_without_a_tracker_detects_but_does_not_step():
     frame = SyntheticDrive()[0]
     pipeline = Pipeline(ClumpDetector())
