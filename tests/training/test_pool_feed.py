@@ -14,6 +14,14 @@ from perception.training.pool_feed import ArrivalFeed, PoolFeed
 from tests.training.feed_makers import no_street_two, streets
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _four_clips_a_street():
+    """As the makers' streets have them, however many real ones have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perception.training.pool_feed.CLIPS_A_SCENE", 4)
+        yield
+
+
 def feed_of(kind=PoolFeed, *, plan=None, workers=0, work=streets, **settings):
     """A feed of numbered clips: batches of 4, at first of 6 clips, two steps for three new ones, the last 10 of which are kept."""
     defaults = {"name": "simulation", "warm_up": 6, "pool_size": 10, "fresh_per_step": "auto" if kind is ArrivalFeed else 1.5}
@@ -30,7 +38,7 @@ def numbers(samples):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def whole(_four_clips_a_street):
     """The first batches of one process that does everything itself."""
     with closing(feed_of()) as feed:
         return [numbers(feed.batch(step)) for step in range(20)]
