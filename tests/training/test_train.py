@@ -177,5 +177,5 @@ def test_a_budget_ends_a_training(tmp_path):
     status = carry_out(small_loop(steps=None, minutes=0.02, log_every=1), folder(tmp_path))
     assert status.progress == 1
     assert status.total_steps is None
-    assert 1.2 <= status.seconds < 6
+    assert 1.2 <= status.seconds < 60  # a step that has begun is ended, however long it takes on a busy machine
     assert float(rows(tmp_path)[-1]["rate"]) < 1e-3
