@@ -101,7 +101,7 @@ class ArrivalFeed:
             what="scene",
             workers=workers,
             ahead=2 * workers + _SPARE_SCENES,
-            first=plan.first_step * plan.batch_size,  # four times as many clips as so many batches have places
+            first=plan.first_step * plan.batch_size,  # CLIPS_A_SCENE times as many clips as so many batches have places
         )
 
     def batch(self, step: int, /) -> list[Sample]:

@@ -18,7 +18,7 @@ from perception.drives.sweeps import accumulate_sweeps
 from perception.training.data_settings import ClipsSettings, DrivesSettings, FolderSettings
 from perception.training.packed import LabelledCloud, PackedClip, pack
 
-_KITTI_INTENSITIES = 255.0  # its files hold 0..1
+_INTENSITY_TOP = 255.0  # of samples, whatever the recording has
 
 
 class Source(Protocol):
@@ -134,8 +134,8 @@ def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = F
         is_key = np.arange(len(points)) < len(record.cloud)  # not by age: where the drive begins, the key sweep may come again
         truth = _counted(truth, ego[keep & is_key])
     points = points[keep]
+    points[:, 3] *= np.float32(_INTENSITY_TOP / record.intensity_top)
     if is_kitti:
-        points[:, 3] *= _KITTI_INTENSITIES
         truth = _without_velocity(truth)
     lidar_to_network, network_to_ego = network_mounting(frame, record.lidar_to_ego)
     origin = np.zeros(3)
