@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
@@ -9,13 +10,16 @@ from typing import BinaryIO
 
 from perception.core.errors import DataError
 
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # the name that a file of atomic_write has before it has its own
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write into; it gets its name only after all of it is on disk.
 
-    On Linux the file has no name until then (O_TMPFILE), so that even kill -9 leaves nothing behind; elsewhere a hidden `.partial`
-    file stands aside. An existing file is replaced in one step. Missing folders are made. An exception leaves the old state.
+    On Linux the file has no name until then (O_TMPFILE), so that kill -9 leaves nothing behind but in one instant; elsewhere a hidden
+    `.partial` file stands aside (`remove_partial` removes such). An existing file is replaced in one step. Missing folders are made.
+    An exception leaves the old state.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     """`content` at `path`, completely or not at all."""
     with atomic_write(path) as file:
         file.write(content)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what `atomic_write` left in a folder and the folders in it when it was killed in the instant between name and place."""
+    for path in [*folder.glob(".*.partial"), *folder.glob("*/.*.partial")]:
+        if _PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def inside(root: Path, relative: str, *, where: str) -> Path:

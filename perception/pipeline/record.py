@@ -12,7 +12,7 @@ import numpy as np
 
 import perception
 from perception.core.errors import DataError, UsageError, shown
-from perception.core.files import write_bytes
+from perception.core.files import remove_partial, write_bytes
 from perception.export import SCHEMA_VERSION
 
 ASIDE = "unfinished"  # folder in a run's folder, gone when all drives are finished
@@ -86,6 +86,7 @@ class Record:
         """A run from the beginning; from here on, until the new one is finished, the folder holds no finished run."""
         (out / "run.json").unlink(missing_ok=True)
         shutil.rmtree(out / ASIDE, ignore_errors=True)
+        remove_partial(out)
         record = cls(out, identity)
         record.save()
         return record
@@ -104,6 +105,9 @@ class Record:
         old = _read(path)
         if difference := _first_difference(_compared(old), _compared(identity.to_json() | {"drives": identity.drives})):
             raise UsageError(f"{out}: this run cannot be resumed: {difference}; leave out --resume to start over")
+        if is_complete:  # killed while it cleared up
+            shutil.rmtree(out / ASIDE, ignore_errors=True)
+        remove_partial(out)
         return cls(out, identity, old["by_drive"], {}, old["seconds"], {}, old["started_us"], is_complete)
 
     def finish_drive(self, drive: str, counts: Counts, frames_hash: str, started_us: int) -> None:

@@ -413,6 +413,18 @@ def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
     assert without_seconds(contents(out)) == whole
 
 
+def test_what_a_kill_left_behind_goes_when_the_run_is_resumed(tmp_path):
+    run(tmp_path, three_drives())
+    whole = contents(tmp_path)
+    users = tmp_path / ".notes.partial"
+    users.write_text("of the user")
+    for path in (".run.json.0123abcd.partial", "tracks/.a.parquet.89abcdef.partial", "unfinished/nuscenes/a.json"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("half")
+    run(tmp_path, three_drives(), resume=True)
+    assert contents(tmp_path) == whole | {users.name: b"of the user"}
+
+
 # Memory
 
 
