@@ -52,8 +52,8 @@ def points_in_boxes(points: Any, boxes: Any, *, point_group: Any = None, box_gro
     box_group    (M,) int32 or int64   of each box; both or neither. In any order, but quick on a GPU where neighbours have the same
     Borders belong to the box. A point with a NaN or infinite coordinate is in no box; a box with a NaN or infinite number or a size that
     is not above 0 holds nothing. Arithmetic is float64. Empty: index all -1, or count all 0.
-    Raises ValueError for a wrong shape, dtype or device, and for groups of one side only. (OpenPCDet leaves the borders in x and y out, and adds 1 cm to the boxes on the
-    CPU but not on the GPU.)
+    Raises ValueError for a wrong shape, dtype or device, and for groups of one side only. (OpenPCDet leaves the borders in x and y out, and
+    adds 1 cm to the boxes on the CPU but not on the GPU.)
     """
     space_of("points_in_boxes", points=points, boxes=boxes, point_group=point_group, box_group=box_group)
     return PointsInBoxes(*dispatch("points_in_boxes", _points_in_boxes, points, boxes, point_group, box_group))

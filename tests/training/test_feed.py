@@ -14,7 +14,7 @@ from perception.training.epoch_feed import EpochFeed
 from perception.training.feed import open_feed
 from perception.training.packed import pack
 from perception.training.pool_feed import ArrivalFeed, PoolFeed
-from perception.training.simulation import SimulatedStreets
+from perception.training.simulation import CLIPS_A_SCENE, SimulatedStreets
 from tests.detection.small import small_config
 from tests.makers import write_nuscenes
 
@@ -50,8 +50,8 @@ def test_drives(tmp_path):
 
 
 def test_the_streets_are_those_of_clips_in_files(street, tmp_path):
-    paths = write_clips(tmp_path, 4, seed=3, rig=RIGS["vlp16"], varies=True)
-    assert len(street) == 4
+    paths = write_clips(tmp_path, CLIPS_A_SCENE, seed=3, rig=RIGS["vlp16"], varies=True)
+    assert len(street) == CLIPS_A_SCENE
     for clip, path in zip(street, paths, strict=True):
         written = read_clip(path)
         again = pack("again", written.cloud.points, written.lidar_to_ego, written.truth)
@@ -59,7 +59,7 @@ def test_the_streets_are_those_of_clips_in_files(street, tmp_path):
         np.testing.assert_allclose(clip.lidar_to_ego.matrix, written.lidar_to_ego.matrix, atol=1e-12)
         np.testing.assert_allclose(clip.truth.boxes.center, written.truth.boxes.center, atol=1e-4)
         assert clip.truth.num_points.tolist() == written.truth.num_points.tolist()
-    with opened(settings_of({"name": "clips", "folder": tmp_path}, workers=0), batch_size=4) as feed:
+    with opened(settings_of({"name": "clips", "folder": tmp_path}, workers=0), batch_size=CLIPS_A_SCENE) as feed:
         assert feed.steps_per_epoch == 1
         assert {sample.token for sample in feed.batch(0)} == {str(path) for path in paths}
 
