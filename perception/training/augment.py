@@ -18,7 +18,7 @@ from perception.training.boxes import AGE, count_key_returns, scale_objects
 from perception.training.changes import Changes, draw_change, on_device
 from perception.training.object_bank import ObjectBank, classes_of, paste
 from perception.training.other_lidars import any_of, limit_sweeps, lost_points
-from perception.training.placement import placed_boxes, placed_points
+from perception.training.placement import may_place, placed_boxes, placed_points
 from perception.training.point_noise import normal_vectors, point_bits
 from perception.training.sample import Sample
 from perception.training.sample_batch import SampleBatch
@@ -112,7 +112,7 @@ def augment_batch(
         is_enough = num_points >= settings.min_points
         is_enough = is_enough if settings.min_points > 1 else is_enough | changes.is_old
     numbers = of_each(changes.numbers, sample)  # (21, N)
-    if changes.moves:
+    if may_place(settings):
         xyz = placed_points(xyz, numbers)
         boxes = placed_boxes(boxes, of_each(changes.numbers[:19], changes.sample_of_box))
         origin = placed_points(origin.t(), changes.numbers).t().contiguous()

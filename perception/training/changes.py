@@ -51,7 +51,7 @@ class Changes:
     numbers        (21, B) float32 `Placement.numbers`, gain, gamma
     scales         (M,) float32
     is_old         (M,) bool, whether returns are not counted anew
-    loses, counts, moves  whether any sample's lidar loses points, returns are counted, scene is placed elsewhere
+    loses, counts  whether any sample's lidar loses points, whether any's returns are counted
     """
 
     sample: Tensor
@@ -66,7 +66,6 @@ class Changes:
     is_old: Tensor
     loses: bool
     counts: bool
-    moves: bool
 
 
 def draw_change(settings: AugmentSettings, rng: np.random.Generator, num_boxes: int, *, is_pasted: bool) -> Change:
@@ -108,7 +107,6 @@ def on_device(changes: Sequence[Change], batch: SampleBatch) -> Changes:
         *drawn,
         loses=any(change.lidar.loses for change in changes),
         counts=any(change.is_counted for change in changes),
-        moves=not all(change.placement.changes_nothing for change in changes),
     )
 
 

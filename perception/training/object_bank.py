@@ -216,8 +216,9 @@ def _interleaved(one: Tensor, one_counts: list[int], other: Tensor, other_counts
 
 def _has_room(candidates: np.ndarray, occupied: np.ndarray) -> np.ndarray:
     """(K,) bool of det3d rows (K, 9): which may stay beside those of (M, 9) that are there."""
-    everything = torch.from_numpy(np.concatenate([occupied, candidates]))
-    flat, first = operator_boxes(everything).numpy(), len(occupied)
+    everything, first = np.concatenate([occupied, candidates]), len(occupied)
+    # As `operator_boxes`, whose operations would each be made for each sample.
+    flat = np.column_stack([everything[:, :3], everything[:, [4, 3, 5]], -everything[:, 8] - np.float32(np.pi / 2)])
     overlaps = cuda_ops.iou_bev(flat[first:], flat) > 0
     overlaps[np.arange(len(candidates)), first + np.arange(len(candidates))] = False
     stays = np.ones(len(candidates), bool)

@@ -32,10 +32,6 @@ class Placement:
     yaw_offset: float
 
     @property
-    def changes_nothing(self) -> bool:
-        return bool((self.matrix == np.eye(3)).all() and (self.shift == 0).all())
-
-    @property
     def numbers(self) -> np.ndarray:
         """(19,) float32, the rows of `placed_points` and `placed_boxes`."""
         columns = np.column_stack([self.matrix, self.shift]).T.ravel()  # what a step along x, y and z becomes, and the shift
@@ -60,6 +56,12 @@ def placed_boxes(rows: Tensor, numbers: Tensor) -> Tensor:
     yaw = torch.addcmul(yaw_offset, rows[:, 8], yaw_sign).remainder_(2 * np.pi).sub_(np.pi)
     moved = torch.cat([placed_points(rows[:, :3].t(), numbers), rows[:, 3:6].t() * scale, velocity, yaw[None]])
     return moved.t().contiguous()
+
+
+def may_place(settings: AugmentSettings) -> bool:
+    """Whether any sample's placement can be another one than its own."""
+    chances = (settings.flip_x, settings.flip_y, settings.rotation, *settings.translation, settings.height, settings.tilt)
+    return any(chances) or settings.scale != (1.0, 1.0)
 
 
 def draw_placement(settings: AugmentSettings, rng: np.random.Generator) -> Placement:

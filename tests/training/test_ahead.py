@@ -87,3 +87,24 @@ def test_progress_is_that_of_the_beginning():
     batches.batch(1, 0.5)
     batches.close()
     assert seen == [(0, 0.25), (1, 0.25)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_of_a_stream_of_its_own_are_there_when_they_are_used():
+    class Numbers(Feed):
+        def batch(self, number: int) -> list[Sample]:
+            torch.cuda._sleep(20_000_000)  # some 10 ms in which nothing is written yet
+            points = torch.full((1_000_000, 5), float(number), device="cuda")
+            rest = (torch.zeros(0, 9), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(3))
+            return [Sample(str(number), points, *(part.to("cuda") for part in rest))]
+
+    batches = BatchesAhead(Numbers(), lambda samples, *_: samples, ahead=True, device="cuda", end=30)
+    sums = []
+    for number in range(30):
+        (sample,) = batches.batch(number, 0.0)
+        torch.cuda._sleep(20_000_000)  # the next batch is made meanwhile, and must not be put where this one lies
+        sums.append(sample.points.sum(dtype=torch.float64) / 5_000_000)
+        del sample
+    batches.close()
+    assert torch.stack(sums).tolist() == list(range(30))
