@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from perception.core import NUSCENES_DETECTION, Boxes3D, Detections
+from perception.core import NUSCENES_DETECTION, Boxes3D, Detections, Transform
 from perception.detection.voxels import joined
 from perception.training.augment import augment, augment_batch
 from perception.training.object_bank import build_object_bank
 from perception.training.packed import pack
 from perception.training.pool import pooled, unpacked
 from perception.training.sample_batch import SampleBatch
-from tests.training.feed_makers import MOUNT
 from tests.training.scenes import boxes_at, crowded, rng_of, sample_with, settings_of
 
 TENSORS = ("points", "boxes", "labels", "num_points", "origin")
@@ -33,12 +32,13 @@ BANK = {"file": "bank", "counts": {"car": 4, "pedestrian": 4}, "clear_inside": T
 
 
 def mixed():
-    """Eight samples of many sizes, one without points, one without boxes, one with one point, one with a point that is none."""
+    """Eight samples of many sizes: one without points, one whose boxes are said to be empty, one with a point that is none."""
     samples = [crowded(seed, num_points=500 + 777 * seed, num_boxes=3 + seed, num_sweeps=1 + 3 * seed) for seed in range(4)]
     odd = crowded(7)
     odd.points[100, 1] = float("nan")
+    uncounted = replace(samples[2], num_points=samples[2].num_points * 0)
     return [
-        *samples[:2], sample_with([], boxes_at((5, 5, 0))), samples[2], sample_with([(1, 2, 3)]), odd,
+        *samples[:2], sample_with([], boxes_at((5, 5, 0))), uncounted, sample_with([(1, 2, 3)]), odd,
         sample_with([(5, 5, 0.1, 7, 0)], boxes_at((5, 5, 0), (9, 9, 0))), samples[3],
     ]  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_the_clouds_of_a_batch_lie_one_behind_the_other():
         (lambda rows: [rows[:3], rows[4:]], True),
         (lambda rows: [rows[:3], rows[:3]], True),
         (lambda rows: [rows[:3, :2], rows[3:, :2]], True),
-        (lambda rows: [rows[:3], rows[3:].clone()], True),
+        (lambda rows: [rows[:3], rows.clone()[3:]], True),
         (lambda rows: [rows[:0], rows[1:4]], True),
     ],
 )
@@ -140,7 +140,8 @@ def clip(seed, *, num_points=2000):
     center = np.column_stack([rng.uniform(-60, 60, (count, 2)), np.zeros(count)])
     boxes = Boxes3D(center, np.tile([4.5, 2, 1.6], (count, 1)), rng.uniform(-3, 3, count), rng.normal(0, 3, (count, 2)))
     truth = Detections(boxes, rng.integers(0, 10, count), np.ones(count), NUSCENES_DETECTION, num_points=np.full(count, 9))
-    return pooled(pack(f"clip {seed}", points, MOUNT, truth), NUSCENES_DETECTION, "ego", torch.device("cpu"))
+    mount = Transform.from_yaw(seed, (1.0, 0.1 * seed, 2.0))
+    return pooled(pack(f"clip {seed}", points, mount, truth), NUSCENES_DETECTION, "ego", torch.device("cpu"))
 
 
 def operations(num_samples, values, bank=None):
