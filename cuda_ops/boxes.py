@@ -43,18 +43,20 @@ def iou_3d(boxes_a: Any, boxes_b: Any) -> Any:
     return dispatch("iou_3d", _iou_3d, boxes_a, boxes_b)
 
 
-def points_in_boxes(points: Any, boxes: Any) -> PointsInBoxes:
+def points_in_boxes(points: Any, boxes: Any, *, point_group: Any = None, box_group: Any = None) -> PointsInBoxes:
     """For each point the first box that holds it, and for each box how many points it holds.
 
     points  (N, C) float32, C >= 3     x, y, z in metres in the frame of the boxes, then anything
     boxes   (M, 7) float32 or float64  x, y, z (centre), length, width, height, yaw
+    point_group  (N,) int32 or int64   group (sample) of each point; a point lies in boxes of its own group only, below 0 in none
+    box_group    (M,) int32 or int64   of each box; both or neither. In any order, but quick on a GPU where neighbours have the same
     Borders belong to the box. A point with a NaN or infinite coordinate is in no box; a box with a NaN or infinite number or a size that
     is not above 0 holds nothing. Arithmetic is float64. Empty: index all -1, or count all 0.
-    Raises ValueError for a wrong shape, dtype or device. (OpenPCDet leaves the borders in x and y out, and adds 1 cm to the boxes on the
-    CPU but not on the GPU.)
+    Raises ValueError for a wrong shape, dtype or device, and for groups of one side only. (OpenPCDet leaves the borders in x and y out, and
+    adds 1 cm to the boxes on the CPU but not on the GPU.)
     """
-    space_of("points_in_boxes", points=points, boxes=boxes)
-    return PointsInBoxes(*dispatch("points_in_boxes", _points_in_boxes, points, boxes))
+    space_of("points_in_boxes", points=points, boxes=boxes, point_group=point_group, box_group=box_group)
+    return PointsInBoxes(*dispatch("points_in_boxes", _points_in_boxes, points, boxes, point_group, box_group))
 
 
 def take_boxes(space: Space, name: str, boxes: Any, columns: tuple[int, ...]) -> Any:
@@ -84,13 +86,18 @@ def _iou_3d(boxes_a: Any, boxes_b: Any) -> Any:
     return iou
 
 
-def _points_in_boxes(points: Any, boxes: Any) -> tuple[Any, Any]:
-    space = space_of("points_in_boxes", points=points, boxes=boxes)
+def _points_in_boxes(points: Any, boxes: Any, point_group: Any = None, box_group: Any = None) -> tuple[Any, Any]:
+    space = space_of("points_in_boxes", points=points, boxes=boxes, point_group=point_group, box_group=box_group)
+    if (point_group is None) != (box_group is None):
+        raise ValueError("points_in_boxes: expected point_group and box_group, or neither, got one of them")
     points = space.take("points", points, ("N", "C"), "float32")
     if points.shape[1] < 3:
         raise ValueError(f"points: expected at least the columns x, y, z, got shape {tuple(points.shape)}")
     expect_rows("points", len(points))
     boxes = take_boxes(space, "boxes", boxes, (7,))
+    if point_group is not None:
+        point_group = space.take("point_group", point_group, (len(points),), "int32", "int64")
+        box_group = space.take("box_group", box_group, (len(boxes),), "int32", "int64")
     index, count = space.empty((len(points),), "int32"), space.empty((len(boxes),), "int32")
-    space.call("points_in_boxes", points, *points.shape, boxes, len(boxes), index, count)
+    space.call("points_in_boxes", points, *points.shape, point_group, boxes, len(boxes), box_group, index, count)
     return index, count

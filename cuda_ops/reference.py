@@ -185,7 +185,9 @@ def nms_circle(
     return keep_best(squared_distance <= limit, scores, max_out, group)
 
 
-def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> PointsInBoxes:
+def points_in_boxes(
+    points: np.ndarray, boxes: np.ndarray, *, point_group: np.ndarray | None = None, box_group: np.ndarray | None = None
+) -> PointsInBoxes:
     """Every point with every box."""
     points, boxes = np.asarray(points, np.float64), np.asarray(boxes, np.float64)
     index, count = np.full(len(points), -1, np.int32), np.zeros(len(boxes), np.int32)
@@ -197,6 +199,8 @@ def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> PointsInBoxes:
         with np.errstate(invalid="ignore"):
             along, across = np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx
         is_inside = (np.abs(along) <= length / 2) & (np.abs(across) <= width / 2) & (np.abs(points[:, 2] - z) <= height / 2)
+        if point_group is not None and box_group is not None:
+            is_inside &= (point_group == box_group[b]) & (point_group >= 0)
         index[is_inside] = b
         count[b] = is_inside.sum()
     return PointsInBoxes(index, count)

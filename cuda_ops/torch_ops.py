@@ -76,7 +76,7 @@ def _fake_circle(centers, scores, squared_radius, max_out, group, fixed_capacity
     return _fake_nms(centers, scores, squared_radius, max_out, group, fixed_capacity)
 
 
-def _fake_points_in_boxes(points, boxes):
+def _fake_points_in_boxes(points, boxes, point_group, box_group):
     return points.new_empty((points.shape[0],), dtype=torch.int32), points.new_empty((boxes.shape[0],), dtype=torch.int32)
 
 
@@ -172,7 +172,11 @@ OPERATORS = {
     "iou_3d": Operator("(Tensor boxes_a, Tensor boxes_b) -> Tensor", boxes._iou_3d, _fake_iou),
     "nms_bev": Operator(f"(Tensor boxes, Tensor scores, float iou_threshold, {_NMS}", nms._nms_bev, _fake_nms),
     "nms_circle": Operator(f"(Tensor centers, Tensor scores, float squared_radius, {_NMS}", nms._nms_circle, _fake_circle),
-    "points_in_boxes": Operator("(Tensor points, Tensor boxes) -> (Tensor, Tensor)", boxes._points_in_boxes, _fake_points_in_boxes),
+    "points_in_boxes": Operator(
+        "(Tensor points, Tensor boxes, Tensor? point_group, Tensor? box_group) -> (Tensor, Tensor)",
+        boxes._points_in_boxes,
+        _fake_points_in_boxes,
+    ),
     "cast_rays": Operator(
         "(Tensor origins, Tensor directions, Tensor kind, Tensor center, Tensor size, Tensor yaw, Tensor taper, Tensor normal,"
         " Tensor pass_chance, Tensor extinction, Tensor field, Tensor heights, Tensor? tree, Tensor? farthest, int seed, float min_range,"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cuda_ops import Grid, scatter_max, voxelize_mean
 from perception.detection.layers import DenseNormRelu
 from perception.detection.row_limits import RowLimits
-from perception.detection.voxels import VoxelFeatures
+from perception.detection.voxels import VoxelFeatures, joined
 
 _COLUMNS = 5  # of a point
 _STATISTICS = 7  # means of the columns, number of points, distance
@@ -74,7 +74,7 @@ class PillarSummaryReader(nn.Module):
         self, clouds: Sequence[Tensor], _max_voxels: Sequence[int] | None = None, _limits: RowLimits | None = None
     ) -> SummarizedPillars:
         """clouds: one (N, 5) float32 a sample. There is no way with fixed shapes (`FixedNetwork.supports`)."""
-        points = clouds[0] if len(clouds) == 1 else torch.cat(list(clouds))
+        points = joined(clouds)
         batch_index = torch.zeros(len(points), dtype=torch.int32, device=points.device)
         if len(clouds) > 1:
             counts = torch.tensor([len(cloud) for cloud in clouds]).to(points.device, non_blocking=True)

@@ -56,6 +56,23 @@ class VoxelFeatures(NamedTuple):
     batch_size: int
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors of one dtype and device one behind the other along their first axis: write into neither.
+
+    Nothing is copied where they lie so already, as the parts do that `split` gives.
+    """
+    first, place = parts[0], parts[0].storage_offset()
+    if len(parts) == 1:
+        return first
+    memory = first.untyped_storage().data_ptr()
+    for part in parts:
+        is_next = part.storage_offset() == place and part.untyped_storage().data_ptr() == memory and part.dtype == first.dtype
+        if not is_next or not part.is_contiguous() or part.shape[1:] != first.shape[1:] or part.requires_grad:
+            return torch.cat(list(parts))
+        place += part.numel()
+    return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride(), first.storage_offset())
+
+
 def hard_voxels(
     clouds: Sequence[Tensor], grid: Grid, max_points: int, max_voxels: Sequence[int], limits: RowLimits | None = None
 ) -> HardVoxels:
@@ -89,11 +106,11 @@ def dynamic_voxels(clouds: Sequence[Tensor], grid: Grid, limits: RowLimits | Non
 
     any_height  a grid of one layer also takes what lies above and below it
     """
-    points = clouds[0] if len(clouds) == 1 else torch.cat(list(clouds))
+    points = joined(clouds)
     sample = torch.arange(len(clouds), device=points.device)
     if limits is None:
-        counts = torch.tensor([len(cloud) for cloud in clouds], device=points.device)
-        batch_index = torch.repeat_interleave(sample, counts)
+        counts = torch.tensor([len(cloud) for cloud in clouds]).to(points.device, non_blocking=True)
+        batch_index = torch.repeat_interleave(sample, counts, output_size=len(points))
     else:
         batch_index = sample[:, None].expand(-1, len(clouds[0])).flatten()
     placed = points

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,22 +16,28 @@ def operator_boxes(rows: Tensor) -> Tensor:
     return torch.cat([rows[:, :3], rows[:, 4:5], rows[:, 3:4], rows[:, 5:6], -rows[:, 8:] - math.pi / 2], dim=1)
 
 
-def count_key_returns(xyz: Tensor, age: Tensor, boxes: Tensor) -> Tensor:
-    """(M,) int64: points of the key sweep (age 0) within each det3d row (M, 9), borders included. Points xyz (3, N), ages (N,)."""
-    xyz = xyz.clone()
-    xyz[0].masked_fill_(age != 0, math.nan)  # put nowhere rather than left out: a GPU would have to say how many there are
-    return cuda_ops.points_in_boxes(xyz.t().contiguous(), operator_boxes(boxes)).count.long()
+def count_key_returns(points: Tensor, age: Tensor, sample: Tensor, boxes: Tensor, sample_of_box: Tensor) -> Tensor:
+    """(M,) int64: points (N, 3 or more) of the key sweep (age (N,) of 0) and of its sample within each det3d row (M, 9), borders included.
 
-
-def scale_objects(xyz: Tensor, boxes: Tensor, factors: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Points (3, N) and det3d rows (M, 9) with each box and the points within it scaled by its own of the factors (M,).
-
-    About the middle of the bottom face, so that things stay on the road. A point in several boxes goes with the first one. Moving objects'
-    older points outside of their boxes stay where they are.
+    sample (N,) and sample_of_box (M,) int32
     """
-    scale = torch.from_numpy(factors.astype(np.float32)).to(boxes.device, non_blocking=True)
-    bottom = torch.stack([boxes[:, 0], boxes[:, 1], boxes[:, 2] - boxes[:, 5] / 2])  # (3, M)
-    index = cuda_ops.points_in_boxes(xyz.t().contiguous(), operator_boxes(boxes)).index + 1
+    # Put into no sample rather than left out: a GPU would have to say how many there are.
+    groups = {"point_group": torch.where(age == 0, sample, -1), "box_group": sample_of_box}
+    return cuda_ops.points_in_boxes(points, operator_boxes(boxes), **groups).count.long()
+
+
+def scale_objects(
+    xyz: Tensor, points: Tensor, sample: Tensor, boxes: Tensor, sample_of_box: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Points (3, N) and det3d rows (M, 9) with each box and the points of its sample within it scaled by its own of the factors (M,).
+
+    points (N, 3 or more) are the same once more. About the middle of the bottom face, so that things stay on the road. A point in several
+    boxes goes with the first one. Moving objects' older points outside of their boxes stay where they are.
+    """
+    x, y, z, height = boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 5]
+    bottom = torch.stack([x, y, z - height / 2])  # (3, M)
+    groups = {"point_group": sample, "box_group": sample_of_box}
+    index = cuda_ops.points_in_boxes(points, operator_boxes(boxes), **groups).index + 1
     # p becomes p + (scale - 1) * p + (1 - scale) * bottom, column 0 of the table is for points in no box: they keep every bit.
     table = torch.nn.functional.pad(torch.cat([(scale - 1)[None], bottom * (1 - scale)]), (1, 0))
     moved = table.index_select(1, index)  # (4, N)

@@ -10,9 +10,10 @@ from perception.core.classes import ClassSet
 from perception.core.errors import UsageError
 from perception.training.packed import LabelledCloud, PackedClip
 from perception.training.plan import Plan
-from perception.training.pool import placed, pooled
+from perception.training.pool import pooled, samples_of
 from perception.training.resample import class_balanced
 from perception.training.sample import Sample, sample_of
+from perception.training.sample_batch import SampleBatch
 from perception.training.sources import Source
 from perception.training.workers import Workers
 
@@ -47,15 +48,14 @@ class EpochFeed:
         self.workers.seek(step * self._plan.share)
         items = [self.workers.take() for _ in range(self._plan.share)]
         self.wait_seconds = self.workers.wait_seconds
-        return [self._sample(item) for item in items]
+        if clips := [item for item in items if isinstance(item, PackedClip)]:
+            return samples_of([pooled(clip, self._classes, self._frame, self._device) for clip in clips])
+        clouds = [item for item in items if isinstance(item, LabelledCloud)]  # a source has one kind or the other
+        samples = [sample_of(cloud.token, cloud.points, cloud.truth, self._classes, cloud.origin) for cloud in clouds]
+        return samples if self._device.type == "cpu" else SampleBatch.of(samples).placed(self._device).samples()
 
     def close(self) -> None:
         self.workers.close()
-
-    def _sample(self, item: LabelledCloud | PackedClip) -> Sample:
-        if isinstance(item, PackedClip):
-            return pooled(item, self._classes, self._frame, self._device).sample()
-        return placed(sample_of(item.token, item.points, item.truth, self._classes, item.origin), self._device)
 
     def _task(self, number: int) -> int:
         """The sample that is this rank's `number`-th, counted through all batches."""

@@ -35,20 +35,17 @@ class LossValues(Protocol):
     def parts(self) -> dict[str, Tensor]: ...
 
 
-_THREADS = 4  # that augment samples for a GPU
-
-
 @dataclass(frozen=True)
 class Parts:
     """What a step is made of.
 
-    augment  a sample changed at random; the number is the training's progress, 0 to 1
+    augment  samples changed at random, each by its own generator; the number is the training's progress, 0 to 1
     targets  what the maps should be, for samples on their device
     loss     of maps in any floating type; its last argument sums a tensor, such as the number of objects, over all processes
     """
 
     feed: Feed
-    augment: Callable[[Sample, np.random.Generator, float], Sample]
+    augment: Callable[[Sequence[Sample], Sequence[np.random.Generator], float], list[Sample]]
     targets: Callable[[Sequence[Sample]], Any]
     loss: Callable[[HeadMaps, Any, Callable[[Tensor], Tensor]], LossValues]
 
@@ -86,7 +83,7 @@ class Loop:
         self.step = self.samples = 0
         self._rate = 0.0
         end = None if self.length.steps is None else self.length.steps * settings.accumulate
-        self._batches = BatchesAhead(parts.feed, self._augmented, threads=_THREADS if self.device.type == "cuda" else 0, end=end)
+        self._batches = BatchesAhead(parts.feed, self._augmented, ahead=self.device.type == "cuda", device=self.device, end=end)
         self.start_clock()
 
     @property
@@ -204,10 +201,11 @@ class Loop:
         """End the threads that make batches; before the feed is closed."""
         self._batches.close()
 
-    def _augmented(self, sample: Sample, number: int, place: int, progress: float) -> Sample:
-        """One of this process's samples: by its place in the whole batch, however many processes there are."""
+    def _augmented(self, samples: Sequence[Sample], number: int, progress: float) -> list[Sample]:
+        """This process's samples of a batch: each by its place in the whole batch, however many processes there are."""
         rank, count = self._processes.rank, self._processes.count
-        return self._parts.augment(sample, np.random.default_rng([self.settings.seed, number, rank + count * place]), progress)
+        rngs = [np.random.default_rng([self.settings.seed, number, rank + count * place]) for place in range(len(samples))]
+        return self._parts.augment(samples, rngs, progress)
 
     def _device_random(self) -> Tensor:
         return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.empty(0, dtype=torch.uint8)

@@ -4,8 +4,8 @@ Source: SECOND's ground-truth sampling, as CenterPoint has it (det3d `core/sampl
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from perception.detection.config import CenterPointSettings
 from perception.training.augment_settings import BankSettings
 from perception.training.boxes import operator_boxes
 from perception.training.sample import Sample
+from perception.training.sample_batch import SampleBatch
+from perception.training.upload import uploaded
 
 _KEY = "perception object bank"  # one entry, because safetensors writes several in any order, and equal input shall give equal files
 _FORMAT = 1
@@ -63,12 +65,10 @@ class ObjectBank:
         count = self.count[rows]
         total, device = int(count.sum()), self.points.device
         jump = self._start[rows] - (np.cumsum(count) - count)
-        jumps, counts, middles = (
-            torch.from_numpy(part).to(device, non_blocking=True) for part in (jump, count, np.ascontiguousarray(self.boxes[rows, :3]))
-        )
+        jumps, counts, middles = uploaded([jump, count, self.boxes[rows, :3]], device)
         which = torch.repeat_interleave(counts, output_size=total)  # (n,), the size is told so that the host need not wait for it
-        points = self.points.index_select(0, torch.arange(total, device=device) + jumps[which])
-        return torch.cat([points[:, :3] + middles[which], points[:, 3:]], dim=1)
+        points = self.points.index_select(0, torch.arange(total, device=device) + jumps.index_select(0, which))
+        return torch.cat([points[:, :3] + middles.index_select(0, which), points[:, 3:]], dim=1)
 
     def save(self, path: Path) -> None:
         """Write the bank as one safetensors file, completely or not at all. The same bank gives the same bytes."""
@@ -151,20 +151,51 @@ def build_object_bank(
 
 
 def paste(
-    points: Tensor, boxes: Tensor, labels: Tensor, bank: ObjectBank, settings: BankSettings, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Points, boxes and labels of a sample with objects of the bank pasted in front of its own points, behind its own boxes.
+    batch: SampleBatch, bank: ObjectBank, settings: BankSettings, rngs: Sequence[np.random.Generator]
+) -> tuple[SampleBatch, Tensor | None]:
+    """Samples with objects of the bank pasted in front of their own points, behind their own boxes; returns in those are not counted (0).
 
     Class by class in the settings' order, so many that `settings.counts` are reached, at the place and heading they were recorded with.
     Seen from above an object must not overlap one of the scene, one pasted before or another candidate of its class: it is left out, and
     is no longer in the way of those behind it (as det3d does it). The ground's height and what would hide the object are ignored.
 
-    Returns also (N,) bool, the points that `settings.clear_inside` leaves, or None where all stay. Waits for the device once, for the
-    scene's boxes. Raises UsageError for a class that the bank has not, DataError for points of other columns.
+    Returns also (N,) bool, the points that `settings.clear_inside` takes away, or None where all stay. Waits for the device once, for the
+    scenes' boxes. Raises UsageError for a class that the bank has not, DataError for points of other columns.
     """
-    if bank.points.shape[1] != points.shape[1]:
-        raise DataError(f"object bank: expected points of {points.shape[1]} columns, as the sample has, got {bank.points.shape[1]}")
-    scene = torch.cat([boxes, labels[:, None]], dim=1).cpu().numpy()
+    if bank.points.shape[1] != batch.points.shape[1]:
+        raise DataError(f"object bank: expected points of {batch.points.shape[1]} columns, as the sample has, got {bank.points.shape[1]}")
+    scenes = torch.cat([batch.boxes, batch.labels[:, None]], dim=1).cpu().numpy()
+    scenes = np.split(scenes, np.cumsum(batch.box_counts)[:-1])
+    drawn = [_drawn(scene, bank, settings, rng) for scene, rng in zip(scenes, rngs, strict=True)]
+    rows = np.concatenate(drawn)
+    if not len(rows):
+        return batch, None
+    num_pasted, new_boxes = [int(bank.count[part].sum()) for part in drawn], [len(part) for part in drawn]
+    samples = np.arange(len(drawn), dtype=np.int32)
+    groups = np.stack([np.full_like(samples, -1), samples], axis=1).ravel()  # pasted points are in no group: they stay
+    lengths = np.stack([num_pasted, batch.point_counts], axis=1).ravel().astype(np.int32)
+    rows_of, labels, sample_of_box, groups_of, lengths_of = uploaded(
+        [bank.boxes[rows], bank.labels[rows], np.repeat(samples, new_boxes), groups, lengths], batch.boxes.device
+    )
+    points = _interleaved(bank.points_of(rows), num_pasted, batch.points, batch.point_counts)
+    cleared = None
+    if settings.clear_inside:
+        group = groups_of.index_select(0, torch.repeat_interleave(lengths_of, output_size=len(points)))
+        cleared = cuda_ops.points_in_boxes(points, operator_boxes(rows_of), point_group=group, box_group=sample_of_box).index >= 0
+    pasted = replace(
+        batch,
+        points=points,
+        boxes=_interleaved(batch.boxes, batch.box_counts, rows_of, new_boxes),
+        labels=_interleaved(batch.labels, batch.box_counts, labels, new_boxes),
+        num_points=_interleaved(batch.num_points, batch.box_counts, torch.zeros_like(labels), new_boxes),
+        point_counts=[one + other for one, other in zip(num_pasted, batch.point_counts, strict=True)],
+        box_counts=[one + other for one, other in zip(batch.box_counts, new_boxes, strict=True)],
+    )
+    return pasted, cleared
+
+
+def _drawn(scene: np.ndarray, bank: ObjectBank, settings: BankSettings, rng: np.random.Generator) -> np.ndarray:
+    """The bank's objects for a scene of det3d rows and labels (M, 10)."""
     occupied, present = scene[:, :9], scene[:, 9].astype(np.int64)
     rows = np.zeros(0, np.int64)
     for name, wanted in settings.counts.items():
@@ -174,22 +205,20 @@ def paste(
             drawn = bank.draw(label, missing, rng)
             drawn = drawn[_has_room(bank.boxes[drawn], occupied)]
             rows, occupied = np.concatenate([rows, drawn]), np.concatenate([occupied, bank.boxes[drawn]])
-    if not len(rows):
-        return points, boxes, labels, None
-    new_boxes = torch.from_numpy(bank.boxes[rows]).to(boxes.device, non_blocking=True)
-    new_labels = torch.from_numpy(bank.labels[rows]).to(labels.device, non_blocking=True)
-    new_points = bank.points_of(rows)
-    kept = None
-    if settings.clear_inside:
-        is_free = cuda_ops.points_in_boxes(points, operator_boxes(new_boxes)).index < 0
-        kept = torch.cat([is_free.new_ones(len(new_points)), is_free])
-    return torch.cat([new_points, points]), torch.cat([boxes, new_boxes]), torch.cat([labels, new_labels]), kept
+    return rows
+
+
+def _interleaved(one: Tensor, one_counts: list[int], other: Tensor, other_counts: list[int]) -> Tensor:
+    """Sample after sample its rows of `one`, then those of `other`."""
+    pairs = zip(one.split(one_counts), other.split(other_counts), strict=True)
+    return torch.cat([part for pair in pairs for part in pair])
 
 
 def _has_room(candidates: np.ndarray, occupied: np.ndarray) -> np.ndarray:
     """(K,) bool of det3d rows (K, 9): which may stay beside those of (M, 9) that are there."""
-    everything = torch.from_numpy(np.concatenate([occupied, candidates]))
-    flat, first = operator_boxes(everything).numpy(), len(occupied)
+    everything, first = np.concatenate([occupied, candidates]), len(occupied)
+    # As `operator_boxes`, whose operations would each be made for each sample.
+    flat = np.column_stack([everything[:, :3], everything[:, [4, 3, 5]], -everything[:, 8] - np.float32(np.pi / 2)])
     overlaps = cuda_ops.iou_bev(flat[first:], flat) > 0
     overlaps[np.arange(len(candidates)), first + np.arange(len(candidates))] = False
     stays = np.ones(len(candidates), bool)

@@ -32,25 +32,36 @@ class Placement:
     yaw_offset: float
 
     @property
-    def changes_nothing(self) -> bool:
-        return bool((self.matrix == np.eye(3)).all() and (self.shift == 0).all())
+    def numbers(self) -> np.ndarray:
+        """(19,) float32, the rows of `placed_points` and `placed_boxes`."""
+        columns = np.column_stack([self.matrix, self.shift]).T.ravel()  # what a step along x, y and z becomes, and the shift
+        return np.array([*columns, *self.plane.T.ravel(), self.scale, self.yaw_sign, self.yaw_offset + np.pi], np.float32)
 
-    def points(self, xyz: Tensor) -> Tensor:
-        """(3, N) float32 of points (3, N).
 
-        Not a product of matrices, which a GPU may be set to round to three digits (TF32).
-        """
-        columns = np.column_stack([self.matrix, self.shift]).astype(np.float32)
-        x, y, z, shift = torch.from_numpy(columns).to(xyz.device, non_blocking=True).split(1, dim=1)  # (3, 1) each
-        return torch.addcmul(shift, xyz[0], x).addcmul_(xyz[1], y).addcmul_(xyz[2], z)
+def placed_points(xyz: Tensor, numbers: Tensor) -> Tensor:
+    """(3, N) float32 of points (3, N), each with the first rows (12 or more, N) or (12 or more, 1) of its sample's `Placement.numbers`.
 
-    def boxes(self, rows: Tensor) -> Tensor:
-        """det3d rows (M, 9) of det3d rows. Boxes stay upright: a tilt moves their middles only. NaN velocities stay NaN."""
-        (a, b), (c, d) = self.plane.tolist()
-        vx, vy = rows[:, 6], rows[:, 7]
-        yaw = torch.remainder(rows[:, 8] * self.yaw_sign + (self.yaw_offset + np.pi), 2 * np.pi) - np.pi
-        velocity_yaw = torch.stack([vx * a + vy * b, vx * c + vy * d, yaw], dim=1)
-        return torch.cat([self.points(rows[:, :3].t()).t(), rows[:, 3:6] * self.scale, velocity_yaw], dim=1)
+    Not a product of matrices, which a GPU may be set to round to three digits (TF32).
+    """
+    along_x, along_y, along_z, shift = numbers[:12].view(4, 3, -1).unbind()
+    x, y, z = xyz.unbind()
+    return torch.addcmul(shift, x, along_x).addcmul_(y, along_y).addcmul_(z, along_z)
+
+
+def placed_boxes(rows: Tensor, numbers: Tensor) -> Tensor:
+    """det3d rows (M, 9) of det3d rows, each with its sample's numbers (19, M) or (19, 1). A tilt moves middles only. NaN stays NaN."""
+    along_x, along_y = numbers[12:16].view(2, 2, -1).unbind()
+    scale, yaw_sign, yaw_offset = numbers[16:].unbind()
+    velocity = (rows[:, 6] * along_x).addcmul_(rows[:, 7], along_y)  # (2, M)
+    yaw = torch.addcmul(yaw_offset, rows[:, 8], yaw_sign).remainder_(2 * np.pi).sub_(np.pi)
+    moved = torch.cat([placed_points(rows[:, :3].t(), numbers), rows[:, 3:6].t() * scale, velocity, yaw[None]])
+    return moved.t().contiguous()
+
+
+def may_place(settings: AugmentSettings) -> bool:
+    """Whether any sample's placement can be another one than its own."""
+    chances = (settings.flip_x, settings.flip_y, settings.rotation, *settings.translation, settings.height, settings.tilt)
+    return any(chances) or settings.scale != (1.0, 1.0)
 
 
 def draw_placement(settings: AugmentSettings, rng: np.random.Generator) -> Placement:

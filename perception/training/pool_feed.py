@@ -59,7 +59,7 @@ class PoolFeed:
     def batch(self, step: int, /) -> list[Sample]:
         self._fill(self.window(step))
         self.wait_seconds = self.workers.wait_seconds
-        return [self._pool[number].sample() for number in self._plan.own(self.numbers(step))]
+        return self._pool.samples(self._plan.own(self.numbers(step)))
 
     def close(self) -> None:
         self.workers.close()
@@ -119,7 +119,7 @@ class ArrivalFeed:
         fresh = [self._unseen.popleft() for _ in range(min(self._plan.share, len(self._unseen)))]
         old = sorted(set(self._pool).difference(fresh))
         rng = np.random.default_rng([self._plan.seed, step, self._plan.rank])
-        return [self._pool[number].sample() for number in draw(fresh, old, self._plan.share, rng)]
+        return self._pool.samples(draw(fresh, old, self._plan.share, rng))
 
     def close(self) -> None:
         self.workers.close()

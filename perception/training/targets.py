@@ -7,17 +7,18 @@ which threads run.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
 from perception.core.errors import UsageError, nearest_hint
 from perception.detection.build import grid_of
 from perception.detection.config import CenterPointSettings
 from perception.detection.grid import BevGrid
+from perception.detection.voxels import joined
 from perception.training.loss_settings import LossSettings
 from perception.training.sample import Sample
+from perception.training.upload import uploaded
 
 # On a GPU the window in which heat is drawn is chosen before sizes are known (metres): one for all vehicles that there are, and a larger
 # one for the largest boxes of each sample. Only of still larger boxes, or of more of them, would heat be cut.
@@ -63,11 +64,7 @@ def make_targets(samples: Sequence[Sample], settings: CenterPointSettings, loss:
     loss = loss or LossSettings()
     _expect_classes(loss, settings)
     grid, counts = grid_of(settings), [len(task) for task in settings.head.tasks]
-    boxes = pad_sequence([sample.boxes for sample in samples], batch_first=True)  # (B, M, 9)
-    label = pad_sequence([sample.labels for sample in samples], batch_first=True, padding_value=-1)  # (B, M)
-    num_points = pad_sequence([sample.num_points for sample in samples], batch_first=True)
-    if boxes.shape[1] == 0:
-        boxes, label, num_points = pad(boxes, (0, 0, 0, 1)), pad(label, (0, 1), value=-1), pad(num_points, (0, 1))
+    boxes, label, num_points = _padded(samples)
 
     cell, values, has_cell = _cells_and_values(boxes, grid)
     has_cell &= label >= 0
@@ -93,6 +90,25 @@ def make_targets(samples: Sequence[Sample], settings: CenterPointSettings, loss:
         targets.append(TaskTargets(heatmap, cells, mask, cat, rows, weights, grid.cell_size))
         first += count
     return targets
+
+
+def _padded(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (B, M, 9), labels (B, M) and returns (B, M) of samples, M at least 1; behind each sample's last: 0, labels -1.
+
+    Some operations for all samples, where `pad_sequence` copies them one by one.
+    """
+    counts, device = np.array([len(sample.boxes) for sample in samples]), samples[0].boxes.device
+    slot, first, total = np.arange(max(counts.max(), 1)), np.cumsum(counts) - counts, int(counts.sum())
+    rows = np.where(slot < counts[:, None], first[:, None] + slot, total)  # (B, M), the row behind the last one where there is none
+    (index,) = uploaded([rows.ravel()], device)
+
+    def padded(parts: list[Tensor], value: int) -> Tensor:
+        together = joined(parts)
+        one_more = torch.cat([together, together.new_full((1, *together.shape[1:]), value)])
+        return one_more.index_select(0, index).view(*rows.shape, *together.shape[1:])
+
+    boxes, labels = padded([sample.boxes for sample in samples], 0), padded([sample.labels for sample in samples], -1)
+    return boxes, labels, padded([sample.num_points for sample in samples], 0)
 
 
 def _expect_classes(loss: LossSettings, settings: CenterPointSettings) -> None:

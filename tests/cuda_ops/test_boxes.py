@@ -226,6 +226,24 @@ def test_points_in_boxes_equals_reference_and_core(spread, num_boxes):
     np.testing.assert_array_equal(tensors.count.numpy(), found.count)
 
 
+@pytest.mark.parametrize("num_boxes", [0, 1, 60, 700])
+def test_points_lie_in_boxes_of_their_group_only(num_boxes):
+    rng = np.random.default_rng(num_boxes)
+    boxes, points = random_boxes(rng, num_boxes, 15), rng.uniform(-15, 15, (4000, 3)).astype(np.float32) * np.float32([1, 1, 0.1])
+    groups = {"point_group": rng.integers(-2, 6, 4000), "box_group": rng.integers(-2, 6, num_boxes)}
+    found, expected = cuda_ops.points_in_boxes(points, boxes, **groups), reference.points_in_boxes(points, boxes, **groups)
+    np.testing.assert_array_equal(found.index, expected.index)
+    np.testing.assert_array_equal(found.count, expected.count)
+    inside = Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], np.zeros((num_boxes, 2))).contains(points.astype(np.float64))
+    inside &= (groups["box_group"][:, None] == groups["point_group"]) & (groups["point_group"] >= 0)
+    np.testing.assert_array_equal(found.count, inside.sum(axis=1))
+    assert (found.index[groups["point_group"] < 0] == -1).all()
+    tensors = {name: torch.from_numpy(group.astype(np.int32)) for name, group in groups.items()}
+    again = cuda_ops.points_in_boxes(torch.from_numpy(points), torch.from_numpy(boxes), **tensors)
+    np.testing.assert_array_equal(again.index.numpy(), found.index)
+    np.testing.assert_array_equal(again.count.numpy(), found.count)
+
+
 def test_points_on_borders_are_inside_wherever_the_grid_is_cut():
     rng = np.random.default_rng(4)
     boxes = np.column_stack([rng.integers(-40, 40, (80, 3)) / 4, rng.integers(1, 16, (80, 3)) / 2, np.zeros(80)])
@@ -312,6 +330,9 @@ ONE, POINTS = np.ones((1, 7)), np.zeros((2, 3), np.float32)
         pytest.param(lambda: cuda_ops.iou_bev(ONE.astype(int), ONE), "boxes_a: expected dtype .*got int64", id="integers"),
         pytest.param(lambda: cuda_ops.points_in_boxes(np.zeros((2, 3)), ONE), "points: expected dtype .*got float64", id="points, dtype"),
         pytest.param(lambda: cuda_ops.points_in_boxes(POINTS[:, :2], ONE), r"points: expected .*got shape \(2, 2\)", id="x, y only"),
+        pytest.param(
+            lambda: cuda_ops.points_in_boxes(POINTS, ONE, box_group=np.zeros(1, np.int32)), "or neither, got one of them", id="one group"
+        ),
         pytest.param(lambda: cuda_ops.points_in_boxes(POINTS, ONE[:, :5]), r"boxes: expected .*got \(1, 5\)", id="boxes without z"),
         pytest.param(lambda: cuda_ops.iou_bev(torch.zeros(2, 7), ONE), "boxes_b: expected a torch tensor .*got ndarray", id="mixed"),
     ],

@@ -63,3 +63,20 @@ def test_points_in_boxes(cuda_device):
     points = np.random.default_rng(3).uniform(-25, 25, (50_000, 4)).astype(np.float32)
     points[::100, 1] = np.nan
     assert_all_equal(on_both(cuda_ops.points_in_boxes, cuda_device, points, boxes))
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 300, 2000])
+def test_points_in_boxes_of_their_group(cuda_device, count, is_sorted):
+    rng = np.random.default_rng(count)
+    boxes, _, _ = crowd(count, count)
+    points = rng.uniform(-25, 25, (50_000, 4)).astype(np.float32)
+    point_group, box_group = rng.integers(-1, 8, len(points)), rng.integers(-1, 8, count)
+    if is_sorted:
+        point_group.sort()
+        box_group.sort()
+
+    def grouped(points, boxes, point_group, box_group):
+        return cuda_ops.points_in_boxes(points, boxes, point_group=point_group, box_group=box_group)
+
+    assert_all_equal(on_both(grouped, cuda_device, points, boxes, point_group.astype(np.int32), box_group.astype(np.int32)))

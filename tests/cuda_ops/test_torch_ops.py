@@ -82,7 +82,10 @@ SAMPLES: dict[str, list[partial]] = {
         partial(cuda_ops.nms_circle, BOXES[:, :2], SCORES, None, 3, squared_radius=2.0, group=GROUP),
         partial(cuda_ops.nms_circle, BOXES, SCORES, 1.5, fixed_capacity=True),
     ],
-    "points_in_boxes": [partial(cuda_ops.points_in_boxes, POINTS, BOXES)],
+    "points_in_boxes": [
+        partial(cuda_ops.points_in_boxes, POINTS, BOXES),
+        partial(cuda_ops.points_in_boxes, POINTS, BOXES, point_group=SAMPLE_OF_POINT, box_group=GROUP),
+    ],
     "cast_rays": [
         partial(cuda_ops.cast_rays, *RAYS, SHAPES),
         partial(cuda_ops.cast_rays, *RAYS, SHAPES, seed=3, min_range=1, max_range=9),

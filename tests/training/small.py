@@ -1,7 +1,7 @@
 """A small network and clouds to train it on, in code; stand-ins for targets and loss that can be worked out by hand."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,15 +55,15 @@ class FixedFeed:
         return [sample((first + i) % self.count) for i in range(self.rank, self.batch_size, self.world_size)]
 
 
-def shaken(sample: Sample, rng: np.random.Generator, progress: float) -> Sample:
+def shaken(samples: Sequence[Sample], rngs: Sequence[np.random.Generator], progress: float) -> list[Sample]:
     """The points moved by a centimetre or so: an augmentation."""
-    noise = torch.from_numpy(rng.normal(0, 0.01, tuple(sample.points.shape)).astype(np.float32))
-    return Sample(sample.token, sample.points + noise, sample.boxes, sample.labels, sample.num_points, sample.origin)
+    noise = [rng.normal(0, 0.01, tuple(sample.points.shape)).astype(np.float32) for sample, rng in zip(samples, rngs, strict=True)]
+    return [replace(sample, points=sample.points + torch.from_numpy(shift)) for sample, shift in zip(samples, noise, strict=True)]
 
 
-def unchanged(sample: Sample, _rng: np.random.Generator, _progress: float) -> Sample:
+def unchanged(samples: Sequence[Sample], _rngs: Sequence[np.random.Generator], _progress: float) -> list[Sample]:
     """No augmentation."""
-    return sample
+    return list(samples)
 
 
 @dataclass

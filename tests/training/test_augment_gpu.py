@@ -1,4 +1,4 @@
-"""Augmentation on a GPU: what does not hang on single points is the same as on the CPU, and the host hardly ever waits."""
+"""Augmentation on a GPU: the same as on the CPU, a batch as its samples alone, and the host hardly ever waits."""
 
 import warnings
 from dataclasses import replace
@@ -8,9 +8,14 @@ import pytest
 import torch
 
 from perception.core.classes import NUSCENES_DETECTION
-from perception.training.augment import augment
+from perception.detection.voxels import joined
+from perception.training.augment import augment, augment_batch
 from perception.training.object_bank import build_object_bank
-from tests.training.scenes import crowded, rng_of, settings_of
+from perception.training.pool import pooled, unpacked
+from perception.training.targets import make_targets
+from tests.training.feed_makers import numbered_clip
+from tests.training.makers import small_settings
+from tests.training.scenes import boxes_at, crowded, rng_of, sample_with, settings_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -54,15 +59,66 @@ def test_the_generator_decides_on_a_gpu_too():
         torch.testing.assert_close(getattr(found, name), getattr(again, name), rtol=0, atol=0, equal_nan=True)
 
 
-def test_the_host_waits_three_times_a_sample():
-    sample, settings, bank = crowded().to("cuda"), settings_of(**MOVED, **OTHER_LIDAR, **BY_POINT), bank_on("cuda")
-    augment(sample, settings, rng_of(3), bank)
+def batch_of(count, device):
+    """Samples of many sizes, among them one without points."""
+    samples = [crowded(seed, num_points=3000 + 1111 * seed, num_boxes=3 + 2 * seed) for seed in range(count - 1)]
+    return [sample.to(device) for sample in [samples[0], sample_with([], boxes_at((5, 5, 0))), *samples[1:]]]
+
+
+def rngs_of(count):
+    return [np.random.default_rng([9, place]) for place in range(count)]
+
+
+@pytest.mark.parametrize("values", [MOVED, OTHER_LIDAR, MOVED | OTHER_LIDAR | BY_POINT], ids=["moved", "other lidar", "everything"])
+def test_a_batch_on_a_gpu_is_that_of_the_cpu(values):
+    settings = settings_of(**values)
+    expected = augment_batch(batch_of(8, "cpu"), settings, rngs_of(8), bank_on("cpu"))
+    found = augment_batch(batch_of(8, "cuda"), settings, rngs_of(8), bank_on("cuda"))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.boxes.cpu(), theirs.boxes, rtol=1e-5, atol=1e-5, equal_nan=True)
+        assert mine.labels.tolist() == theirs.labels.tolist()
+        assert (mine.num_points.cpu() - theirs.num_points).abs().sum() <= 2  # on the border of a box
+        # Random numbers are the same, so that only a point on the edge of a beam, a sector or a box may differ.
+        assert abs(len(mine.points) - len(theirs.points)) <= 2
+        if len(mine.points) == len(theirs.points):
+            torch.testing.assert_close(mine.points.cpu(), theirs.points, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sample_is_the_same_whoever_is_in_the_batch():
+    samples, settings, bank = batch_of(8, "cuda"), settings_of(**MOVED, **OTHER_LIDAR, **BY_POINT), bank_on("cuda")
+    together = augment_batch(samples, settings, rngs_of(8), bank)
+    for sample, rng, found in zip(samples, rngs_of(8), together, strict=True):
+        alone = augment(sample, settings, rng, bank)
+        for name in TENSORS:
+            torch.testing.assert_close(getattr(alone, name), getattr(found, name), rtol=0, atol=0, equal_nan=True)
+    clouds = [sample.points for sample in together]
+    assert joined(clouds).data_ptr() == clouds[0].data_ptr()
+
+
+def waits_of(work):
+    """What the host waits for in a second run of some work."""
+    work()
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            augment(sample, settings, rng_of(3), bank)
+            work()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
-    assert len(waits) <= 3, [str(warning.message) for warning in waits]  # the scene's boxes for the bank, points kept, boxes kept
+    return [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+
+
+@pytest.mark.parametrize("is_pasted", [False, True])
+def test_the_host_waits_twice_a_batch_and_once_more_for_a_bank(is_pasted):
+    values = MOVED | OTHER_LIDAR | BY_POINT
+    settings, bank = settings_of(**(values if is_pasted else values | {"bank": None})), bank_on("cuda")
+    samples = batch_of(8, "cuda")
+    waits = waits_of(lambda: augment_batch(samples, settings, rngs_of(8), bank))
+    assert len(waits) <= 2 + is_pasted, waits  # points kept; how many are whose and which boxes stay; the scenes' boxes
+
+
+def test_unpacking_and_targets_do_not_wait():
+    clips = [pooled(numbered_clip(number), NUSCENES_DETECTION, "ego", torch.device("cuda")) for number in range(6)]
+    assert waits_of(lambda: unpacked(clips)) == []
+    samples, settings = unpacked(clips), small_settings()
+    assert waits_of(lambda: make_targets(samples, settings)) == []

@@ -99,9 +99,9 @@ def test_a_training_without_an_end_is_refused():
 def test_samples_are_augmented_by_seed_batch_and_place():
     seen = []
 
-    def augment(one, rng, progress):
-        seen.append((one.token, rng.integers(1 << 30), progress))
-        return one
+    def augment(samples, rngs, progress):
+        seen.extend((one.token, rng.integers(1 << 30), progress) for one, rng in zip(samples, rngs, strict=True))
+        return samples
 
     loop = small_loop(parts={"augment": augment}, seed=5)
     loop.advance(0.0)
@@ -227,4 +227,4 @@ def test_the_batch_must_be_shared_evenly():
 
 def test_stand_ins_do_what_they_say():
     assert len(sample(0).boxes) == 2
-    assert not torch.equal(shaken(sample(1), np.random.default_rng(0), 0.0).points, sample(1).points)
+    assert not torch.equal(shaken([sample(1)], [np.random.default_rng(0)], 0.0)[0].points, sample(1).points)

@@ -279,11 +279,11 @@ def test_the_augmentation_of_a_network_has_its_bank(tmp_path):
     bank.save(path)
     settings = settings_of(bank={"file": str(path), "counts": {"bus": 1, "pedestrian": 1}, "fade_from": 0.5})
     change = open_augmentation(settings, detector, "cpu")
-    assert change(sample_with(), rng_of(), 0.0).labels.tolist() == [3]  # the bus in task order
-    assert change(sample_with(), rng_of(), 0.5).labels.tolist() == []
+    assert change([sample_with()], [rng_of()], 0.0)[0].labels.tolist() == [3]  # the bus in task order
+    assert change([sample_with()], [rng_of()], 0.5)[0].labels.tolist() == []
     with pytest.raises(UsageError, match="class 'buss'"):
         open_augmentation(settings_of(bank={"file": str(path), "counts": {"buss": 1}}), detector, "cpu")
-    assert len(open_augmentation(settings_of(), detector, "cpu")(sample_with(), rng_of(), 0.0).boxes) == 0
+    assert len(open_augmentation(settings_of(), detector, "cpu")([sample_with()], [rng_of()], 0.0)[0].boxes) == 0
 
 
 def write_clip_of(path, objects):

@@ -37,6 +37,14 @@ def numbers(samples):
     return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _four_clips_a_street():
+    """As `streets` makes them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perception.training.pool_feed.CLIPS_A_SCENE", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(_four_clips_a_street):
     """The first batches of one process that does everything itself."""

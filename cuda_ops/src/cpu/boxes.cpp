@@ -147,8 +147,8 @@ void iou_3d(const double* boxes_a, int64_t num_a, const double* boxes_b, int64_t
   });
 }
 
-void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const double* boxes, int64_t num_boxes, int32_t* index,
-                     int32_t* counts, int num_threads) {
+void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const int32_t* point_group, const double* boxes,
+                     int64_t num_boxes, const int32_t* box_group, int32_t* index, int32_t* counts, int num_threads) {
   constexpr int64_t kPointsPerThread = 8192;
   Buffer<BevBox> box(num_boxes);
   Buffer<Span> span(num_boxes);
@@ -164,9 +164,15 @@ void points_in_boxes(const float* points, int64_t num_points, int64_t columns, c
     for (int64_t i = begin; i < end; ++i) {
       const float* point = points + i * columns;
       const int32_t *candidate, *last;
-      cells.at(point[0], point[1], candidate, last);
+      const int32_t group = point_group != nullptr ? point_group[i] : 0;
       int32_t first = -1;
+      if (group < 0) {
+        index[i] = first;
+        continue;
+      }
+      cells.at(point[0], point[1], candidate, last);
       for (; candidate < last; ++candidate) {
+        if (box_group != nullptr && box_group[*candidate] != group) continue;
         if (!contains_point(box[*candidate], span[*candidate], point[0], point[1], point[2])) continue;
         if (first < 0) first = *candidate;
         ++mine[static_cast<std::size_t>(*candidate)];

@@ -21,8 +21,8 @@ void voxelize_hard(const float* points, int64_t num_points, int64_t columns, con
 void iou_bev(const double* boxes_a, int64_t num_a, int64_t columns_a, const double* boxes_b, int64_t num_b, int64_t columns_b, double* iou,
              int num_threads);
 void iou_3d(const double* boxes_a, int64_t num_a, const double* boxes_b, int64_t num_b, double* iou, int num_threads);
-void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const double* boxes, int64_t num_boxes, int32_t* index,
-                     int32_t* counts, int num_threads);
+void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const int32_t* point_group, const double* boxes,
+                     int64_t num_boxes, const int32_t* box_group, int32_t* index, int32_t* counts, int num_threads);
 
 // nms.cpp; group may be null; max_out is for each group, below 0 without a limit; keep has num rows, num_kept one
 void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* scores, const int64_t* group, double iou_threshold,

@@ -60,32 +60,53 @@ struct MakeSearchBoxes {
   }
 };
 
-/// One thread per point. The block brings in as many rectangles as it has threads and goes through them; few points get to the exact test.
+/// One thread per point. The block looks at as many boxes at a time as it has threads, brings in the rectangles of those whose group lies
+/// between the lowest and the highest of its points, in any order, and goes through them; few points get to the exact test.
 __global__ void __launch_bounds__(kThreads)
-    find_boxes_kernel(const float* points, int64_t num_points, int64_t columns, const BevBox* boxes, const Span* spans,
-                      const Reach* reaches, int64_t num_boxes, int32_t* index, int32_t* counts) {
+    find_boxes_kernel(const float* points, int64_t num_points, int64_t columns, const int32_t* point_group, const BevBox* boxes,
+                      const Span* spans, const Reach* reaches, const int32_t* box_group, int64_t num_boxes, int32_t* index,
+                      int32_t* counts) {
   __shared__ Reach reach[kThreads];
-  __shared__ int32_t found[kThreads];
+  __shared__ int32_t number[kThreads], group_of[kThreads], found[kThreads];
+  __shared__ int32_t lowest, highest, count;
   const int me = static_cast<int>(threadIdx.x);
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + me;
   const bool is_point = i < num_points;  // the others help with the rectangles, as a point that is in no box
   const float x = is_point ? points[i * columns] : NAN, y = is_point ? points[i * columns + 1] : NAN;
   const float z = is_point ? points[i * columns + 2] : NAN;
+  const int32_t group = !is_point ? -1 : point_group != nullptr ? point_group[i] : 0;
+  if (me == 0) lowest = INT32_MAX, highest = -1;
+  __syncthreads();
+  if (group >= 0) {
+    atomicMin(&lowest, group);
+    atomicMax(&highest, group);
+  }
   int32_t first = -1;
   for (int64_t begin = 0; begin < num_boxes; begin += kThreads) {
-    const int count = static_cast<int>(min(static_cast<int64_t>(kThreads), num_boxes - begin));
-    if (me < count) reach[me] = reaches[begin + me];
-    found[me] = 0;
+    if (me == 0) count = 0;
     __syncthreads();
-    for (int b = 0; b < count; ++b) {
+    if (begin + me < num_boxes) {
+      const int32_t its_group = box_group != nullptr ? box_group[begin + me] : 0;
+      if (its_group >= lowest && its_group <= highest) {
+        const int place = atomicAdd(&count, 1);
+        reach[place] = reaches[begin + me];
+        number[place] = static_cast<int32_t>(begin + me);
+        group_of[place] = its_group;
+        found[place] = 0;
+      }
+    }
+    __syncthreads();
+    const int num_near = count;
+    for (int b = 0; b < num_near; ++b) {
       const Reach near = reach[b];
-      if (!(fabsf(x - near.x) <= near.along_x && fabsf(y - near.y) <= near.along_y)) continue;
-      if (!contains_point(boxes[begin + b], spans[begin + b], x, y, z)) continue;
-      if (first < 0) first = static_cast<int32_t>(begin + b);
+      if (!(fabsf(x - near.x) <= near.along_x && fabsf(y - near.y) <= near.along_y && group == group_of[b])) continue;
+      const int32_t box = number[b];
+      if (!contains_point(boxes[box], spans[box], x, y, z)) continue;
+      first = first < 0 ? box : min(first, box);
       atomicAdd(&found[b], 1);
     }
     __syncthreads();
-    if (found[me] != 0) atomicAdd(counts + begin + me, found[me]);  // integers: the order does not matter
+    if (me < num_near && found[me] != 0) atomicAdd(counts + number[me], found[me]);  // integers: the order does not matter
   }
   if (is_point) index[i] = first;
 }
@@ -107,16 +128,16 @@ void iou_3d(const double* boxes_a, int64_t num_a, const double* boxes_b, int64_t
   for_each(num_a * num_b, stream, IouOfVolumes{a.get(), b.get(), boxes_a, boxes_b, num_b, iou});
 }
 
-void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const double* boxes, int64_t num_boxes, int32_t* index,
-                     int32_t* counts, cudaStream_t stream) {
+void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const int32_t* point_group, const double* boxes,
+                     int64_t num_boxes, const int32_t* box_group, int32_t* index, int32_t* counts, cudaStream_t stream) {
   DeviceBuffer<BevBox> box(num_boxes, stream);
   DeviceBuffer<Span> span(num_boxes, stream);
   DeviceBuffer<Reach> reach(num_boxes, stream);
   for_each(num_boxes, stream, MakeSearchBoxes{boxes, box.get(), span.get(), reach.get(), counts});
   if (num_points == 0) return;
   const unsigned blocks = static_cast<unsigned>((num_points + kThreads - 1) / kThreads);  // not blocks_for: kernels with barriers do not stride
-  OPS_LAUNCH(find_boxes_kernel, blocks, kThreads, 0, stream, points, num_points, columns, box.get(), span.get(), reach.get(), num_boxes,
-             index, counts);
+  OPS_LAUNCH(find_boxes_kernel, blocks, kThreads, 0, stream, points, num_points, columns, point_group, box.get(), span.get(), reach.get(),
+             box_group, num_boxes, index, counts);
 }
 
 }  // namespace ops::cuda

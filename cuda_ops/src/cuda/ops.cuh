@@ -27,8 +27,9 @@ void voxelize_hard(const float* points, int64_t num_points, int64_t columns, con
 void iou_bev(const double* boxes_a, int64_t num_a, int64_t columns_a, const double* boxes_b, int64_t num_b, int64_t columns_b, double* iou,
              cudaStream_t stream);
 void iou_3d(const double* boxes_a, int64_t num_a, const double* boxes_b, int64_t num_b, double* iou, cudaStream_t stream);
-void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const double* boxes, int64_t num_boxes, int32_t* index,
-                     int32_t* counts, cudaStream_t stream);
+// groups: both null, or one of each point and one of each box
+void points_in_boxes(const float* points, int64_t num_points, int64_t columns, const int32_t* point_group, const double* boxes,
+                     int64_t num_boxes, const int32_t* box_group, int32_t* index, int32_t* counts, cudaStream_t stream);
 
 // nms.cu; group may be null, max_out -1 means no limit; num_kept: one zero
 void nms_bev(const double* boxes, int64_t num, int64_t columns, const double* scores, const int64_t* group, double iou_threshold,
