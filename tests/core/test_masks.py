@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perception.core import NUSCENES_DETECTION, ClassSet, DataError
+from perception.core import NUSCENES_DETECTION, ClassSet, DataError, masks
+from perception.core.masks import PictureMasks, read_masks, write_masks
 from perception.core.rle import encode_rle
-from perception.drives import PictureMasks, masks, read_masks, write_masks
 
 SIZE = (8, 6)  # width, height
 
