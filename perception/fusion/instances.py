@@ -11,7 +11,7 @@ from perception.core.classes import NUSCENES_DETECTION, ClassSet
 from perception.core.errors import DataError
 from perception.core.expect import expect_array, expect_labels
 from perception.core.masks import PictureMasks
-from perception.core.rle import decode_rle, encode_rle, rle_runs
+from perception.core.rle import MAX_PIXELS, decode_rle, encode_rle, rle_runs
 
 
 class Spans(NamedTuple):
@@ -76,7 +76,9 @@ class Instances:
         return cls(size, np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)), (), where)
 
     @classmethod
-    def from_masks(cls, masks: Any, label: Any, score: Any, size: tuple[int, int], *, box: Any = None, where: str = "instances") -> "Instances":
+    def from_masks(
+        cls, masks: Any, label: Any, score: Any, size: tuple[int, int], *, box: Any = None, where: str = "instances"
+    ) -> "Instances":
         """From masks (N, H, W) bool, one after the other (any iterable of arrays). Without `box`, the smallest around each mask."""
         codes, around = [], []
         for mask in masks:
@@ -111,6 +113,34 @@ class Instances:
     @cached_property
     def spans(self) -> Spans:
         """The masks as pieces of columns. Raises DataError where the code of one is damaged."""
+        return self._spans_of_texts() or self._spans_of_runs()
+
+    def _spans_of_texts(self) -> Spans | None:
+        """The usual case, quickly; None where a mask is not in its usual form, or damaged."""
+        from perception.fusion.spans_kernel import find_pieces  # here, because numba takes half a second
+
+        texts = []
+        for rle in self.rle:
+            counts = rle.get("counts")
+            if isinstance(counts, str) and counts.isascii():
+                counts = counts.encode()
+            if not isinstance(counts, bytes):
+                return None
+            texts.append(counts)
+        width, height = self.size
+        if not 0 < width * height <= MAX_PIXELS:
+            return None
+        text, end = np.frombuffer(b"".join(texts), np.uint8), np.cumsum([len(text) for text in texts], dtype=np.int64)
+        room = count = len(text) + 64 * len(texts)
+        while True:
+            columns = [np.empty(room, np.int64) for _ in range(4)]
+            area = np.zeros(len(texts), np.int64)
+            count = find_pieces(text, end, height, width, *columns, area)
+            if count <= room:
+                return None if count < 0 else Spans(*(part[:count] for part in columns), area=area)
+            room = count
+
+    def _spans_of_runs(self) -> Spans:
         height = self.size[1]
         begins, ends, counts = [], [], []
         for i, rle in enumerate(self.rle):

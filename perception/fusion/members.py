@@ -109,8 +109,14 @@ class MaskIndex:
         from perception.fusion.members_kernel import find_members
 
         begin, top, bottom, instance = self.by_column
-        first = self.first_column[:-1]
-        point, piece, row, depth = find_members(points.numpy(), matrices, self.sizes, first, begin, top, bottom, instance)
+        first, rows = self.first_column[:-1], points.numpy()
+        room = count = 1024 + len(rows) // 4
+        found_by: list[np.ndarray] = []
+        while not found_by or count > room:  # once; twice where much of a cloud is in masks
+            room = max(room, count)
+            found_by = [np.empty(room, np.int64) for _ in range(3)] + [np.empty(room)]
+            count = find_members(rows, matrices, self.sizes, first, begin, top, bottom, *found_by)
+        point, piece, row, depth = (part[:count] for part in found_by)
         found = instance[piece]
         column = np.searchsorted(begin, piece, side="right") - 1 - first[self.camera[found]]
         pixel = np.stack([column, row], axis=1)

@@ -58,17 +58,19 @@ def virtual_points(
 ) -> VirtualPoints:
     """Draw `num` pixels of each instance that a point of the cloud lies in, and place each at the depth of the nearest such point.
 
-    cloud        a `PointCloud`, or (N, 4 or more) float32 x, y, z, intensity, NumPy or torch on any device: one turn of the lidar, in its frame
+    cloud        one turn of the lidar in its own frame: a `PointCloud`, or (N, 4 or more) float32 x, y, z, intensity, NumPy or torch on
+                 any device
     instances    by camera. A camera without an entry adds nothing
     calibration  by camera, in the order in which the cameras count (`camera_views`)
     num          pixels drawn of each instance, without replacement; of a mask with fewer, the first one drawn is repeated
     seed         of the draw: the same seed, instances and number give the same pixels on every device, whatever the cloud
-    ranks        (R, num) int: the pixels themselves in place of a draw, for each of the R instances that have any, counted by column, then row
+    ranks        (R, num) int: the pixels themselves in place of a draw, for each of the R instances that have any, counted by column, then
+                 row
 
-    Where masks of a camera overlap, a point belongs to the first instance; one whose points all belong to others, or that has none, gives no
-    virtual points, and neither does an empty mask. Equally near points: the first of the cloud. Depth knows no limit within an instance.
-    Points behind a camera are not seen by it. Raises DataError for masks of another size than the camera's picture, cameras without
-    calibration and damaged masks; UsageError for a number below 1.
+    Where masks of a camera overlap, a point belongs to the first instance; one whose points all belong to others, or that has none, gives
+    no virtual points, and neither does an empty mask. Equally near points: the first of the cloud. Depth knows no limit within an
+    instance. Points behind a camera are not seen by it. Raises DataError for masks of another size than the camera's picture, cameras
+    without calibration and damaged masks; UsageError for a number below 1.
     """
     torch = require_package("torch", extra="fusion", why="fusion")
     if not isinstance(num, (int, np.integer)) or isinstance(num, bool) or num < 1:
