@@ -43,7 +43,7 @@ def cloud(*rows: list[float]) -> np.ndarray:
 def camera(
     name: str = "CAM_FRONT",
     *,
-    token: str | None = None,
+    known_as: str | None = None,
     size: tuple[int, int] = SIZE,
     timestamp_us: int = FIRST_US,
     ego_to_global: Transform | None = None,
@@ -52,7 +52,7 @@ def camera(
     """A camera at the lidar's place, which is the ego's: the picture is grey."""
     return Camera(
         name,
-        f"token-{name}" if token is None else token,
+        f"token-{name}" if known_as is None else known_as,
         size,
         INTRINSICS,
         LIDAR_TO_CAMERA.inverse(),

@@ -63,7 +63,7 @@ def test_rows_are_those_that_the_published_networks_read(published):
 @pytest.mark.shared
 @pytest.mark.parametrize("device", DEVICES)
 def test_pictures_of_numbers_find_the_same_members(published, device):
-    points, instances, calibration, ranks, _ = published
+    points, instances, calibration, _, _ = published
     index, views = MaskIndex(list(instances.values())), list(calibration.values())
     kernel = index.members(torch.from_numpy(points), views)
     pictures = index.members_by_pictures(torch.from_numpy(points).to(device), np.array([one.lidar_to_pixels for one in views]))

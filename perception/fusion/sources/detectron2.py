@@ -35,7 +35,7 @@ class Detectron2Settings(SourceSettings, frozen=True):
 
 
 class Detectron2Instances:
-    """See `InstanceSource`. Raises MissingPackage without Detectron2, UsageError or CheckpointError for settings or weights that do not fit.
+    """See `InstanceSource`. MissingPackage without Detectron2, UsageError or CheckpointError for settings or weights that do not fit.
 
     Weights are read by us, because Detectron2 would unpickle them; its model zoo's .pkl files are refused, save their state with torch.
     """
