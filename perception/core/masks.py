@@ -18,7 +18,7 @@ from perception.core.errors import DataError, UsageError, nearest_hint, shown
 from perception.core.files import write_bytes
 from perception.core.rle import MAX_PIXELS, decode_rle
 
-MAX_BYTES = 64 << 20  # of a file that is read; a drive of 40 key frames has about 2 MiB
+MAX_BYTES = 256 << 20  # of a file that is read; a drive of 40 key frames has about 2 MiB, one of 2,000 frames with four cameras 160
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Discriminator, Tag
 
 from perception.core.config import load_config, parse_config
 from perception.core.errors import UsageError, nearest_hint
+from perception.fusion.fused_cloud import VirtualPointsSettings
 from perception.fusion.sources.detectron2 import Detectron2Instances, Detectron2Settings
 from perception.fusion.sources.file import FileInstances, FileSettings
 from perception.fusion.sources.simulated import SimulatedInstances, SimulatedSettings
@@ -28,7 +29,7 @@ def _name(value: Any) -> Any:
 
 
 class InstancesConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where instances come from."""
+    """Where instances come from, and how they become virtual points."""
 
     instances: Annotated[
         Annotated[FileSettings, Tag("file")]
@@ -37,10 +38,11 @@ class InstancesConfig(BaseModel, frozen=True, extra="forbid"):
         | Annotated[Detectron2Settings, Tag("detectron2")],
         Discriminator(_name),
     ]
+    virtual_points: VirtualPointsSettings = VirtualPointsSettings()
 
 
 def load_source_config(text: str, *, device: str = "cpu") -> InstancesConfig:
-    """The settings in a YAML file (`instances: {name: ..., ...}`), or of a short text.
+    """The settings in a YAML file (`instances: {name: ..., ...}`, and `virtual_points: {...}` if need be), or of a short text.
 
     text    a path that ends in .yaml; or `file:PATH`, `simulated:PATH`, `torchvision:WEIGHTS`, `detectron2:CONFIG,WEIGHTS`
     device  of networks, in settings made of a short text
