@@ -1,26 +1,24 @@
 """Which points lie in which mask: the masks of all cameras as pieces of columns, and points looked up in them.
 
-No picture is unpacked on the CPU: a mask has a few hundred pieces where it has ten thousands of pixels, and of a column only one or two
-pieces are looked at. On a GPU the pieces become pictures of instance numbers, once for each call, because there threads of their own would
-wait for each other's loops.
+No picture is unpacked: a mask has a few hundred pieces where it has ten thousands of pixels, and of a column only one or two pieces are
+looked at. (A GPU looks up pictures of numbers, see `perception.fusion.on_gpu`.)
 """
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from perception.core.errors import DataError, require_package
+from perception.core.errors import DataError
 from perception.fusion.calibration import CameraView
 from perception.fusion.instances import Instances
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Members(NamedTuple):
     """Points in masks, M of them: ordered by point, then camera. A point is a member of one instance at most in each camera.
+
+    Arrays of NumPy, or tensors on a GPU.
 
     point     (M,) int64    row of the cloud
     instance  (M,) int64    over all cameras
@@ -28,10 +26,10 @@ class Members(NamedTuple):
     depth     (M,) float64  metres along the camera's axis
     """
 
-    point: "Tensor"
-    instance: "Tensor"
-    pixel: "Tensor"
-    depth: "Tensor"
+    point: Any
+    instance: Any
+    pixel: Any
+    depth: Any
 
 
 class MaskIndex:
@@ -90,75 +88,35 @@ class MaskIndex:
         column = self._column[piece] - self.first_column[self.camera[self._instance[piece]]]
         return np.stack([column, row], axis=-1).reshape(*rank.shape, 2)
 
-    def members(self, points: "Tensor", views: Sequence[CameraView]) -> Members:
+    def members(self, points: np.ndarray, views: Sequence[CameraView]) -> Members:
         """points (N, 3 or more) float32 x, y, z in the lidar frame; views of the pictures, in their order.
 
         A pixel is the whole part of a point's place in the picture. As published, column 0 and row 0 are not seen. Points behind a camera,
         and those with a number that is NaN or infinite, are in no mask.
         """
-        if len(self._top) == 0 or len(points) == 0:
-            torch = require_package("torch", extra="fusion", why="fusion")
-            empty = torch.zeros(0, dtype=torch.int64, device=points.device)
-            return Members(empty, empty, empty.new_zeros((0, 2)), empty.double())
-        matrices = np.ascontiguousarray([view.lidar_to_pixels for view in views])
-        return self._members_cpu(points, matrices) if points.device.type == "cpu" else self.members_by_pictures(points, matrices)
-
-    def _members_cpu(self, points: "Tensor", matrices: np.ndarray) -> Members:
-        import torch
-
-        from perception.fusion.members_kernel import find_members
+        from perception.fusion.members_kernel import find_members  # here, because numba takes half a second
 
         begin, top, bottom, instance = self.by_column
-        first, rows = self.first_column[:-1], points.numpy()
-        room = count = 1024 + len(rows) // 4
+        first = self.first_column[:-1]
+        matrices = np.ascontiguousarray([view.lidar_to_pixels for view in views]).reshape(-1, 3, 4)
+        room = count = 1024 + len(points) // 4
         found_by: list[np.ndarray] = []
         while not found_by or count > room:  # once; twice where much of a cloud is in masks
             room = max(room, count)
             found_by = [np.empty(room, np.int64) for _ in range(3)] + [np.empty(room)]
-            count = find_members(rows, matrices, self.sizes, first, begin, top, bottom, *found_by)
+            count = find_members(points, matrices, self.sizes, first, begin, top, bottom, *found_by)
         point, piece, row, depth = (part[:count] for part in found_by)
         found = instance[piece]
         column = np.searchsorted(begin, piece, side="right") - 1 - first[self.camera[found]]
-        pixel = np.stack([column, row], axis=1)
-        return Members(*(torch.from_numpy(part) for part in (point, found, pixel, depth)))
+        return Members(point, found, np.stack([column, row], axis=1), depth)
 
-    def members_by_pictures(self, points: "Tensor", matrices: np.ndarray) -> Members:
-        """`members` on any device, by pictures of instance numbers. The same operations in the same order as the kernel: the same bits."""
-        import torch
-
-        device = points.device
-        x, y, z = points[:, :3].double().unbind(dim=1)
-        m: Any = torch.from_numpy(matrices).to(device)
-
-        def row_of(k: int) -> "Tensor":  # (N, C); not as a product of matrices, which rounds otherwise
-            return m[:, k, 0] * x[:, None] + m[:, k, 1] * y[:, None] + m[:, k, 2] * z[:, None] + m[:, k, 3]
-
-        px, py, depth = row_of(0), row_of(1), row_of(2)
-        width, height = torch.from_numpy(self.sizes).to(device).unbind(dim=1)
-        is_seen = (depth > 0) & (px >= depth) & (px < width * depth) & (py >= depth) & (py < height * depth)
-        point, camera = is_seen.nonzero(as_tuple=True)
-        depth = depth[point, camera]
-        u, v = (px[point, camera] / depth).long(), (py[point, camera] / depth).long()
-        is_inside = (u < width[camera]) & (v < height[camera])
-        offset = torch.from_numpy(np.cumsum([0, *self.sizes.prod(axis=1).tolist()])[:-1]).to(device)
-        pixel = torch.where(is_inside, offset[camera] + u * height[camera] + v, 0)
-        instance = self._numbers(device)[pixel].long()
-        kept = is_inside & (instance < len(self))
-        return Members(point[kept], instance[kept], torch.stack([u, v], dim=1)[kept], depth[kept])
-
-    def _numbers(self, device: Any) -> "Tensor":
-        """(P,) int32: all pictures, column after column: the first instance of each pixel, I where there is none."""
-        import torch
-
+    @cached_property
+    def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each piece: where it begins in all pictures one behind the other, column after column; its pixels; and its instance."""
         camera = self.camera[self._instance]
-        height = self.sizes[camera, 1]
         offset = np.cumsum([0, *self.sizes.prod(axis=1).tolist()])
-        begin = offset[camera] + (self._column - self.first_column[camera]) * height + self._top
-        begin, instance, length = (torch.from_numpy(part).to(device) for part in (begin, self._instance, self._bottom - self._top))
-        piece = torch.repeat_interleave(torch.arange(len(length), device=device), length, output_size=int(self.area.sum()))
-        within = torch.arange(len(piece), device=device) - (length.cumsum(0) - length)[piece]
-        numbers = torch.full((int(offset[-1]),), len(self), dtype=torch.int32, device=device)
-        return numbers.scatter_reduce_(0, begin[piece] + within, instance.int()[piece], "amin")
+        begin = offset[camera] + (self._column - self.first_column[camera]) * self.sizes[camera, 1] + self._top
+        return begin, self._bottom - self._top, self._instance
 
 
 def draw_ranks(area: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:

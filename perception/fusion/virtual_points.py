@@ -3,28 +3,46 @@
 Source: "Multimodal Virtual Point 3D Detection" (MVP), section 4, and its public code.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cuda_ops import nearest_in_group
 from perception.core.classes import ClassSet
-from perception.core.errors import DataError, UsageError, require_package
+from perception.core.errors import DataError, UsageError
 from perception.core.pointcloud import PointCloud
 from perception.fusion.calibration import CameraView
 from perception.fusion.instances import Instances
 from perception.fusion.members import MaskIndex, Members, draw_ranks
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # The order of the class columns, as the published networks learned them.
 MVP_CLASSES = ClassSet(
     ("car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone")
 )
-_NUM_CLASSES = len(MVP_CLASSES)
+NUM_CLASSES = len(MVP_CLASSES)
+
+
+class Draw(NamedTuple):
+    """The pixels that become virtual points, P of them, and what is needed to know of the I instances and C cameras.
+
+    pixel     (P, 2) int64   column, row
+    instance  (P,) int64     of each pixel
+    column    (I,) int64     of `MVP_CLASSES`
+    score     (I,) float32
+    camera    (I,) int64
+    rays      (C, 3, 3), origin (C, 3)  float64, see `_rays`
+    """
+
+    pixel: np.ndarray
+    instance: np.ndarray
+    column: np.ndarray
+    score: np.ndarray
+    camera: np.ndarray
+    rays: np.ndarray
+    origin: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,35 +90,31 @@ def virtual_points(
     instance. Points behind a camera are not seen by it. Raises DataError for masks of another size than the camera's picture, cameras
     without calibration and damaged masks; UsageError for a number below 1.
     """
-    torch = require_package("torch", extra="fusion", why="fusion")
     if not isinstance(num, (int, np.integer)) or isinstance(num, bool) or num < 1:
         raise UsageError(f"virtual_points: num: expected 1 or more, got {num!r}")
-    is_tensor = isinstance(cloud, torch.Tensor)
-    points = cloud if is_tensor else torch.from_numpy(_rows_of(cloud))
-    if points.ndim != 2 or points.shape[1] < 4 or points.dtype != torch.float32:
+    torch: Any = sys.modules.get("torch")
+    is_tensor = torch is not None and isinstance(cloud, torch.Tensor)
+    points: Any = cloud if is_tensor else cloud.points if isinstance(cloud, PointCloud) else np.asarray(cloud)
+    if points.ndim != 2 or points.shape[1] < 4 or points.dtype != (torch.float32 if is_tensor else np.float32):
         raise DataError(f"cloud: expected shape (N, 4 or more) float32, got {tuple(points.shape)} {points.dtype}")
     names = _cameras(instances, calibration)
     views = [calibration[name] for name in names]
     index = MaskIndex([instances[name] for name in names])
-    members = index.members(points, views)
     classes = instances[names[0]].classes if names else MVP_CLASSES
-    column = torch.from_numpy(MVP_CLASSES.labels_from(classes)[index.label])
-    score = torch.from_numpy(index.score.astype(np.float32))
-    column, score = column.to(points.device), score.to(points.device)
+    column = MVP_CLASSES.labels_from(classes)[index.label]
     if ranks is None:
         ranks = draw_ranks(index.area, int(num), np.random.default_rng(seed))
-    virtual, of_instance = _virtual(members, index, views, np.asarray(ranks, np.int64), column, score)
-    painted, row = _painted(points, members, column, score)
-    parts = (virtual, of_instance, painted, row)
-    return VirtualPoints(*(parts if is_tensor else (part.numpy() for part in parts)))
+    pixels, of_pixel = index.pixels(np.asarray(ranks, np.int64)), np.repeat(np.flatnonzero(index.area), np.shape(ranks)[1])
+    rays, origin = _rays(views)
+    draw = Draw(pixels.reshape(-1, 2), of_pixel, column, index.score.astype(np.float32), index.camera, rays, origin)
+    if is_tensor and points.device.type != "cpu":
+        from perception.fusion import on_gpu
 
-
-def _rows_of(cloud: Any) -> np.ndarray:
-    points = cloud.points if isinstance(cloud, PointCloud) else np.asarray(cloud)
-    if points.dtype != np.float32:
-        raise DataError(f"cloud: expected dtype float32, got {points.dtype}")
-    # torch can neither take what runs backwards nor what must not be written to
-    return points if points.flags.writeable and min(points.strides, default=0) >= 0 else points.copy()
+        return VirtualPoints(*on_gpu.fused(points, index, views, draw))
+    rows = points.detach().numpy() if is_tensor else points
+    members = index.members(rows, views)
+    parts = (*_virtual(members, draw), *_painted(rows, members, draw))
+    return VirtualPoints(*(map(torch.from_numpy, parts) if is_tensor else parts))
 
 
 def _cameras(instances: Mapping[str, Instances], calibration: Mapping[str, CameraView]) -> list[str]:
@@ -118,41 +132,41 @@ def _cameras(instances: Mapping[str, Instances], calibration: Mapping[str, Camer
     return names
 
 
-def _virtual(
-    members: Members, index: MaskIndex, views: Sequence[CameraView], ranks: np.ndarray, column: "Tensor", score: "Tensor"
-) -> tuple["Tensor", "Tensor"]:
-    """The virtual points (V, 14), and the instance of each."""
-    import torch
+def _rays(views: Sequence[CameraView]) -> tuple[np.ndarray, np.ndarray]:
+    """(C, 3, 3), (C, 3): a pixel (u, v, 1) times its depth times the first, plus the second, is the point in the lidar frame.
 
-    device = members.depth.device
-    rows = np.flatnonzero(index.area)
-    pixels = torch.from_numpy(index.pixels(ranks).reshape(-1, 2)).to(device)
-    instance = torch.from_numpy(np.repeat(rows, ranks.shape[1])).to(device)
-    nearest = nearest_in_group(pixels.double(), instance, members.pixel.double(), members.instance).index.long()
-    kept = nearest >= 0
-    pixels, instance, nearest = pixels[kept], instance[kept], nearest[kept]
-    # depth * inverse intrinsics * (u, v, 1) is the point in the camera frame; the integer corner of the pixel, as published
+    The integer corner of the pixel, as published, not its middle.
+    """
     turn = [view.lidar_to_camera.rotation.T for view in views]
-    rays = np.array([r @ np.linalg.inv(view.intrinsics) for r, view in zip(turn, views, strict=True)]).reshape(-1, 3, 3)
-    origin = np.array([-r @ view.lidar_to_camera.translation for r, view in zip(turn, views, strict=True)]).reshape(-1, 3)
-    camera = torch.from_numpy(index.camera).to(device)[instance]
-    ray, place = torch.from_numpy(rays).to(device)[camera], torch.from_numpy(origin).to(device)[camera]
-    u, v = pixels.double().unbind(dim=1)
-    xyz = members.depth[nearest, None] * (ray[..., 0] * u[:, None] + ray[..., 1] * v[:, None] + ray[..., 2]) + place
-    virtual = torch.zeros((len(xyz), 4 + _NUM_CLASSES), device=device)
+    rays = [r @ np.linalg.inv(view.intrinsics) for r, view in zip(turn, views, strict=True)]
+    origin = [-r @ view.lidar_to_camera.translation for r, view in zip(turn, views, strict=True)]
+    return np.array(rays).reshape(-1, 3, 3), np.array(origin).reshape(-1, 3)
+
+
+def _virtual(members: Members, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+    """The virtual points (V, 14), and the instance of each."""
+    nearest = nearest_in_group(draw.pixel.astype(np.float64), draw.instance, members.pixel.astype(np.float64), members.instance).index
+    kept = nearest >= 0
+    pixel, instance, nearest = draw.pixel[kept], draw.instance[kept], nearest[kept]
+    camera = draw.camera[instance]
+    ray, (u, v) = draw.rays[camera], pixel.astype(np.float64).T
+    xyz = members.depth[nearest, None] * (ray[..., 0] * u[:, None] + ray[..., 1] * v[:, None] + ray[..., 2]) + draw.origin[camera]
+    virtual = np.zeros((len(xyz), 4 + NUM_CLASSES), np.float32)
     virtual[:, :3] = xyz
-    virtual.scatter_(1, 3 + column[instance, None], 1.0)
-    virtual[:, -1] = score[instance]
+    virtual[np.arange(len(xyz)), 3 + draw.column[instance]] = 1.0
+    virtual[:, -1] = draw.score[instance]
     return virtual, instance
 
 
-def _painted(points: "Tensor", members: Members, column: "Tensor", score: "Tensor") -> tuple["Tensor", "Tensor"]:
+def _painted(points: np.ndarray, members: Members, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
     """The points in masks (F, 15), and their rows."""
-    import torch
-
-    row, place = torch.unique_consecutive(members.point, return_inverse=True)
-    painted = torch.zeros((len(row), 5 + _NUM_CLASSES), device=points.device)
+    is_first = np.ones(len(members.point), bool)  # of its point: members are ordered by point
+    is_first[1:] = members.point[1:] != members.point[:-1]
+    first = np.flatnonzero(is_first)
+    row, place = members.point[first], np.cumsum(is_first) - 1
+    painted = np.zeros((len(row), 5 + NUM_CLASSES), np.float32)
     painted[:, :4] = points[row, :4]
-    painted[place, 4 + column[members.instance]] = 1.0
-    painted[:, -1].scatter_reduce_(0, place, score[members.instance], "amax")
+    painted[place, 4 + draw.column[members.instance]] = 1.0
+    if len(row):
+        painted[:, -1] = np.maximum.reduceat(draw.score[members.instance], first)
     return painted, row
