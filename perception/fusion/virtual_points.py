@@ -92,10 +92,10 @@ def virtual_points(
     """
     if not isinstance(num, (int, np.integer)) or isinstance(num, bool) or num < 1:
         raise UsageError(f"virtual_points: num: expected 1 or more, got {num!r}")
-    torch: Any = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")  # a tensor has loaded it
     is_tensor = torch is not None and isinstance(cloud, torch.Tensor)
     points: Any = cloud if is_tensor else cloud.points if isinstance(cloud, PointCloud) else np.asarray(cloud)
-    if points.ndim != 2 or points.shape[1] < 4 or points.dtype != (torch.float32 if is_tensor else np.float32):
+    if points.ndim != 2 or points.shape[1] < 4 or str(points.dtype).removeprefix("torch.") != "float32":
         raise DataError(f"cloud: expected shape (N, 4 or more) float32, got {tuple(points.shape)} {points.dtype}")
     names = _cameras(instances, calibration)
     views = [calibration[name] for name in names]
@@ -114,7 +114,7 @@ def virtual_points(
     rows = points.detach().numpy() if is_tensor else points
     members = index.members(rows, views)
     parts = (*_virtual(members, draw), *_painted(rows, members, draw))
-    return VirtualPoints(*(map(torch.from_numpy, parts) if is_tensor else parts))
+    return VirtualPoints(*(sys.modules["torch"].from_numpy(part) if is_tensor else part for part in parts))
 
 
 def _cameras(instances: Mapping[str, Instances], calibration: Mapping[str, CameraView]) -> list[str]:
