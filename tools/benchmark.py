@@ -1,4 +1,4 @@
-"""Speed, beside a peer where there is one: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|simulate|detector|gpu|all`.
+"""Speed, beside a peer: `python tools/benchmark.py tracking|submission|tables|ops|sweeps|simulate|fusion|detector|gpu|all`.
 
 Each prints one Markdown table. Figures are medians over repetitions that alternate between the candidates, so that a machine that slows
 down slows down both. Compare ratios, not seconds, between machines.
@@ -170,6 +170,15 @@ def simulate(repeats: Annotated[int, typer.Option(help="Streets.")] = 8) -> None
 
 
 @app.command()
+def fusion(repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 21) -> None:
+    """Milliseconds of processor time to make virtual points of six cameras' masks, beside plain NumPy."""
+    import benchmark_fusion as bench
+
+    print_machine()
+    bench.print_table(repeats)
+
+
+@app.command()
 def detector(
     cloud: Annotated[
         Path | None, typer.Argument(help="Points of 5 columns, float32 or .f16.bin; without it one is made.", show_default=False)
@@ -220,6 +229,7 @@ def everything() -> None:
     ops()
     sweeps()
     simulate()
+    fusion()
     detector()
 
 

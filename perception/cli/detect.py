@@ -6,6 +6,7 @@ from perception.cli.run import (
     Device,
     DriveNames,
     Dtype,
+    InstancesOf,
     OnMissing,
     Resume,
     Root,
@@ -35,6 +36,7 @@ def detect(
     profile: ShowProfile = False,
     resume: Resume = False,
     on_missing: OnMissing = "error",
+    instances: InstancesOf = None,
 ) -> None:
     """Detect the objects of recorded drives: what `perception run` does without tracking. `perception track` takes its submission.
 
@@ -44,4 +46,4 @@ def detect(
 
     chosen = DrivesOf(drive, version, split, tuple(names or ()), on_missing)
     model = Model(config, weights, seed, device, dtype, threads)  # type: ignore[arg-type]
-    carry_out(chosen, model, out, what="detecting", profile=profile, resume=resume, track=False, num_sweeps=sweeps)
+    carry_out(chosen, model, out, what="detecting", profile=profile, resume=resume, track=False, num_sweeps=sweeps, instances=instances)

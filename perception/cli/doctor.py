@@ -22,10 +22,10 @@ from rich.markup import escape
 from rich.table import Table
 
 import perception
+from perception.core.errors import DETECTRON2_COMMAND
 
 State = Literal["ok", "missing", "problem", "info"]
 _COLOURS = {"ok": "green", "missing": "yellow", "problem": "bold red", "info": "default"}
-_DETECTRON2 = "pip install 'git+https://github.com/facebookresearch/detectron2.git'"
 _MINIMAL_TORCH = (2, 9)
 
 
@@ -144,7 +144,7 @@ def examine() -> Report:
             else:
                 rows.append(package_row(group, package, remedy))
         if extra == "fusion":
-            rows.append(package_row(group, Package("detectron2"), _DETECTRON2))
+            rows.append(package_row(group, Package("detectron2"), DETECTRON2_COMMAND))
     rows += gpu_rows(torch)
     rows += backend_rows()
     return Report(tuple(rows))

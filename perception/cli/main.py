@@ -13,6 +13,7 @@ from perception.cli.checkpoint import checkpoint
 from perception.cli.detect import detect
 from perception.cli.doctor import doctor
 from perception.cli.evaluate import evaluate
+from perception.cli.instances import instances
 from perception.cli.object_bank import object_bank
 from perception.cli.run import run as run_command
 from perception.cli.simulate import simulate
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (doctor, simulate, run_command, detect, track, evaluate, validate, view, train, object_bank):
+for command in (doctor, simulate, run_command, detect, track, evaluate, validate, view, train, object_bank, instances):
     app.command()(command)
 app.add_typer(checkpoint)
 

@@ -28,6 +28,15 @@ Dtype = Annotated[str, typer.Option(help="Of the network: float32; on a GPU floa
 Threads = Annotated[int | None, typer.Option(help="Of the CPU; all cores without it.", show_default=False, min=1)]
 ShowProfile = Annotated[bool, typer.Option("--profile", help="Print where the time of a frame goes.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left in --out.")]
+InstancesOf = Annotated[
+    str | None,
+    typer.Option(
+        "--instances",
+        help="For networks of virtual points, what the pictures show: file:PATH, simulated:DRIVE, torchvision:WEIGHTS, "
+        "detectron2:CONFIG,WEIGHTS, or settings in a YAML file.",
+        show_default=False,
+    ),
+]
 OnMissing = Annotated[str, typer.Option(help="For a frame whose lidar file is not there: error (its drive fails), skip or empty.")]
 
 
@@ -48,6 +57,7 @@ def run(
     profile: ShowProfile = False,
     resume: Resume = False,
     on_missing: OnMissing = "error",
+    instances: InstancesOf = None,
 ) -> None:
     """Detect and track the objects of recorded drives, and write a run's folder: Parquet files, nuScenes submissions, run.json.
 
@@ -60,7 +70,7 @@ def run(
 
     chosen = DrivesOf(drive, version, split, tuple(names or ()), on_missing)
     model = Model(config, weights, seed, device, dtype, threads)  # type: ignore[arg-type]
-    carry_out(chosen, model, out, what="tracking", profile=profile, resume=resume, tracker=tracker, num_sweeps=sweeps)
+    carry_out(chosen, model, out, what="tracking", profile=profile, resume=resume, tracker=tracker, num_sweeps=sweeps, instances=instances)
 
 
 def carry_out(chosen: Any, model: Any, out: Path, *, what: str, profile: bool, resume: bool, **settings: Any) -> None:

@@ -89,3 +89,50 @@ COCO_TO_NUSCENES: Mapping[str, str] = {
     "bus": "bus",
     "truck": "truck",
 }
+# Categories that the detection benchmark scores; the rest (animals, strollers, debris, ...) is no truth.
+# Source: devkit `category_to_detection_name`.
+CATEGORY_TO_CLASS: Mapping[str, str] = {
+    "movable_object.barrier": "barrier",
+    "movable_object.trafficcone": "traffic_cone",
+    "human.pedestrian.adult": "pedestrian",
+    "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.police_officer": "pedestrian",
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.motorcycle": "motorcycle",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+}
+# The 80 classes that networks trained on COCO know, in the order of their labels.
+# fmt: off
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant", "stop sign",
+    "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack",
+    "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove",
+    "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed",
+    "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)
+# fmt: on
+_CATEGORY_FAMILIES = ("animal", "flat.", "human.", "movable_object.", "static_object.", "vehicle.")  # of nuScenes and nuImages
+
+
+def class_of_category(name: str) -> str | None:
+    """The nuScenes class of a name of the ten themselves, of nuScenes' and nuImages' categories, or of COCO; None for one that has none.
+
+    Raises UsageError, with the nearest known name, for a name of none of them.
+    """
+    if name in NUSCENES_DETECTION:
+        return name
+    if name in CATEGORY_TO_CLASS or name.startswith(_CATEGORY_FAMILIES):
+        return CATEGORY_TO_CLASS.get(name)
+    if name in COCO_CLASSES:
+        return COCO_TO_NUSCENES.get(name)
+    known = [*NUSCENES_DETECTION.names, *CATEGORY_TO_CLASS, *COCO_CLASSES]
+    families = f"one of {', '.join(NUSCENES_DETECTION.names)}, a category of nuScenes, or a class of COCO"
+    raise UsageError(f"class {name!r}: expected {families}{nearest_hint(name, known)}")

@@ -7,6 +7,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+# It is not on PyPI; its build asks for torch, which an isolated one does not see, and for a module that setuptools 81 lost.
+DETECTRON2_COMMAND = (
+    "pip install 'setuptools<81' wheel && pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
+)
+
 
 class PerceptionError(Exception):
     """An expected failure: the message is for the user, no traceback needed."""

@@ -44,7 +44,14 @@ def encode_rle(mask: np.ndarray, *, size: tuple[int, int] | None = None, corner:
 
 
 def decode_rle(rle: Mapping[str, Any], *, where: str = "rle") -> np.ndarray:
-    """The mask (h, w) bool of {"size": [h, w], "counts": text, bytes or a list of run lengths}.
+    """The mask (h, w) bool of {"size": [h, w], "counts": text, bytes or a list of run lengths}. Raises DataError as `rle_runs` does."""
+    (height, width), runs = rle_runs(rle, where=where)
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
+def rle_runs(rle: Mapping[str, Any], *, where: str = "rle") -> tuple[tuple[int, int], np.ndarray]:
+    """(rows, columns) and the lengths (R,) int64 of background and object in turn, of a mask as `decode_rle` takes it.
 
     Runs of length 0 are allowed. Raises DataError, before anything large is made, where a field is missing, an image has more than
     MAX_PIXELS pixels, a character is none of the format, or the runs do not add up to h * w.
@@ -71,8 +78,29 @@ def decode_rle(rle: Mapping[str, Any], *, where: str = "rle") -> np.ndarray:
         raise DataError(f"{where}: counts: expected runs of 0 to {pixels} pixels, got {runs[row]} in run {row}")
     if (total := int(runs.sum())) != pixels:
         raise DataError(f"{where}: counts: expected runs that add up to {height} x {width} = {pixels} pixels, got {total}")
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return np.ascontiguousarray(flat.reshape(width, height).T)
+    return (height, width), runs
+
+
+def encode_runs(size: tuple[int, int], begin: np.ndarray, end: np.ndarray) -> dict[str, Any]:
+    """A mask of `size` (rows, columns) whose pixels begin[i] to end[i] - 1, counted down column after column, are set.
+
+    begin, end  (S,) int64, in any order; spans may overlap or touch. Raises DataError where one reaches beyond the image.
+    """
+    height, width = size
+    begin, end = begin[end > begin], end[end > begin]
+    if len(begin) and (begin.min() < 0 or end.max() > height * width):
+        raise DataError(f"encode_runs: expected spans within {height * width} pixels, got {begin.min()} to {end.max()}")
+    order = np.argsort(begin, kind="stable")
+    begin, reach = begin[order], np.maximum.accumulate(end[order])
+    is_first = np.ones(len(begin), bool)
+    is_first[1:] = begin[1:] > reach[:-1]  # not reached by what came before
+    first = np.flatnonzero(is_first)
+    last = np.append(first[1:], len(begin))[: len(first)] - 1
+    borders = np.column_stack([begin[first], reach[last]]).ravel()
+    counts = np.diff(borders, prepend=0, append=height * width)
+    if len(borders) and counts[-1] == 0:  # the last pixel is set
+        counts = counts[:-1]
+    return {"size": [int(height), int(width)], "counts": _to_text(counts if height * width else counts[:0])}
 
 
 def _to_text(counts: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from perception.core.borders import boxes_from_nuscenes
-from perception.core.classes import NUSCENES_DETECTION
+from perception.core.classes import CATEGORY_TO_CLASS, NUSCENES_DETECTION
 from perception.core.detections import Detections
 from perception.core.errors import DataError, UsageError, nearest_hint
 from perception.core.files import inside
@@ -26,25 +26,6 @@ LIDAR = "LIDAR_TOP"
 _LIDAR_COLUMNS = ("x", "y", "z", "intensity", "ring")
 _OWN_FOLDER = "got a version's own folder; give the one above it: {}"
 log = logging.getLogger(__name__)
-
-# Categories that the detection benchmark scores; the rest (animals, strollers, debris, ...) is no truth.
-# Source: devkit `category_to_detection_name`.
-CATEGORY_TO_CLASS = {
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-}
 
 
 class NuScenes:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,8 @@ from perception.core.frame import Drive
 from perception.drives import Kitti, NuScenes, open_dataset
 from perception.drives.kitti_layout import folder_above, has_recordings
 from perception.drives.nuscenes import expect_on_missing
+from perception.fusion import InstancesConfig, load_source_config
+from perception.pipeline.cameras import Fusion, instances_identity
 from perception.pipeline.record import named_hash
 from perception.pipeline.run import Options, RunReport, run_drives
 from perception.tracking import build_tracker, load_tracker_config
@@ -64,12 +66,14 @@ class Job:
     frames   that the detector has seen
     wall     seconds from the first frame's reading to the last file
     network  seconds by stage of the detector
+    reading  seconds of what is more than reading files where frames are read: instances and virtual points
     """
 
     report: RunReport
     frames: int
     wall: float
     network: dict[str, float]
+    reading: dict[str, float] = field(default_factory=dict)
 
     def profile(self) -> str:
         """A line a stage: name, milliseconds a frame, share of the wall clock.
@@ -82,6 +86,7 @@ class Job:
         stages = {"wait for reading": seconds.get("wait", 0.0), "detect": seconds.get("detect", 0.0), **network, "  rest": other}
         stages |= {"track": seconds.get("track", 0.0), "write": seconds.get("write", 0.0), "all": self.wall}
         lines = [f"mean of {self.frames} frames", f"{'read (beside)':<18}{1e3 * seconds.get('read', 0.0) / count:>9.1f} ms"]
+        lines += [f"{'  of it ' + stage:<18}{1e3 * s / count:>9.1f} ms" for stage, s in self.reading.items()]
         lines += [f"{stage:<18}{1e3 * s / count:>9.1f} ms{100 * s / (self.wall or 1):>6.0f} %" for stage, s in stages.items()]
         return "\n".join(lines)
 
@@ -93,6 +98,7 @@ def run_recording(
     *,
     tracker: Path | None = None,
     track: bool = True,
+    instances: InstancesConfig | str | None = None,
     num_sweeps: int | None = None,
     options: Options | None = None,
     tell: Callable[[str], None] = lambda _text: None,
@@ -101,6 +107,7 @@ def run_recording(
 
     tracker  settings of the tracker (YAML); without it those that come with the package
     track    False: detections only
+    instances  what the cameras' pictures show, for a network of virtual points: settings, or a text as `load_source_config` takes it
     tell     called with one line about what takes long
     Raises UsageError for settings, names and devices that are not there, CheckpointError for weights that do not fit, DataError for a
     recording that cannot be opened; none of them leaves anything behind.
@@ -108,16 +115,25 @@ def run_recording(
     from perception.detection import load_detector_config, weights_beside
 
     settings = load_detector_config(model.config)
-    if getattr(settings.detector.reader, "virtual", False):
-        raise UsageError(f"{model.config}: this network reads virtual points (MVP), which are not made from a recording yet; take another")
+    is_virtual = bool(getattr(settings.detector.reader, "virtual", False))
+    if is_virtual and instances is None:
+        raise UsageError(f"{model.config}: this network reads virtual points (MVP): expected a source of instances, --instances SOURCE")
+    if instances is not None and not is_virtual:
+        raise UsageError(f"{model.config}: this network reads no virtual points: expected one that does (*_virtual), or no --instances")
     if model.weights is None and model.seed is None:
         model = replace(model, weights=weights_beside(model.config))
     tracking = load_tracker_config(tracker) if track else None
-    chosen, inputs, num_missing = open_chosen(drives, tell)
+    chosen, inputs, num_missing = open_chosen(drives, tell, cameras=is_virtual)
+    fusion, about_instances = None, {}
+    if instances is not None:
+        instances = load_source_config(instances, device=model.device) if isinstance(instances, str) else instances
+        fusion = Fusion.from_config(instances)
+        about_instances, inputs["instances"] = instances_identity(instances)
 
     detector = _build(model, settings)
     inputs["weights"] = {"seed": model.seed} if model.weights is None else named_hash(model.weights)
     config: dict[str, Any] = settings.model_dump(mode="json") | {"device": model.device.split(":")[0], "dtype": model.dtype}
+    config |= about_instances
     if tracking is not None:
         config |= tracking.model_dump(mode="json")
     start = time.perf_counter()
@@ -130,17 +146,20 @@ def run_recording(
         config=config,
         inputs=inputs,
         options=replace(options or Options(), num_missing=num_missing),
+        fusion=fusion,
     )
     profile = detector.profile()
-    return Job(report, profile.frames, time.perf_counter() - start, profile.seconds)
+    return Job(report, profile.frames, time.perf_counter() - start, profile.seconds, {} if fusion is None else fusion.seconds)
 
 
-def open_chosen(chosen: DrivesOf, tell: Callable[[str], None]) -> tuple[list[Drive], dict[str, Any], Callable[[], int]]:
+def open_chosen(
+    chosen: DrivesOf, tell: Callable[[str], None], *, cameras: bool = False
+) -> tuple[list[Drive], dict[str, Any], Callable[[], int]]:
     """The drives, what run.json says of them, and () -> frames found without their lidar file so far."""
     on_missing, root, names = expect_on_missing(chosen.on_missing), chosen.root, chosen.names
     if not has_recordings(root) and (above := folder_above(root)) is not None:  # one drive of KITTI
         root, names = above, names or (root.resolve().name,)
-    dataset: NuScenes | Kitti = open_dataset(root, version=chosen.version, tell=tell, on_missing=on_missing, cameras=False, truth=False)
+    dataset: NuScenes | Kitti = open_dataset(root, version=chosen.version, tell=tell, on_missing=on_missing, cameras=cameras, truth=False)
     drives: list[Drive] = list(dataset.drives(chosen.split))
     if names:
         of_split = {drive.name for drive in drives}

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from perception.core.errors import PerceptionError, UsageError, nearest_hint
 from perception.core.frame import Drive, Frame
 from perception.drives import KittiDrive, NuScenesDrive, prefetch
+from perception.pipeline.cameras import CAMERA_META, Fusion
 from perception.pipeline.exporters import EXPORTERS, Exporter, Moment, Target, submission_path
 from perception.pipeline.pipeline import Detector, Pipeline, Steps
 from perception.pipeline.record import ASIDE, Counts, Identity, Record
@@ -96,6 +97,7 @@ def run_drives(
     exporters: Sequence[str] | None = None,
     meta: dict[str, Any] | None = None,
     options: Options | None = None,
+    fusion: Fusion | None = None,
 ) -> RunReport:
     """Detect and track the objects of drives and write a run's folder: `run_drives(open_drives(root), detector, build_tracker(), "out")`.
 
@@ -105,12 +107,15 @@ def run_drives(
     config      for run.json; without it what the parts' own `config` says
     inputs      for run.json: names and hashes of what was read
     exporters   names of EXPORTERS; without them Parquet, and nuScenes submissions where all drives have sample tokens
-    meta        of the submissions; without it lidar only
+    meta        of the submissions; without it lidar only, or lidar and cameras where there is a `fusion`
+    fusion      how the cameras take part, for a detector of virtual points
     Writes OUT/detections, OUT/tracks and OUT/frames with a Parquet file a drive, OUT/nuscenes and, last, OUT/run.json; each file appears
     complete or not at all. A drive that fails (a file that cannot be read) is left out and named in the report and in run.json.
     Raises UsageError where `resume` is asked for and config, inputs or drives are not those of the run in the folder.
     """
-    pipeline = Pipeline(detector, tracker, num_sweeps=num_sweeps)
+    pipeline = Pipeline(detector, tracker, num_sweeps=num_sweeps, fusion=fusion)
+    if meta is None and fusion is not None:
+        meta = CAMERA_META
     if exporters is None:
         exporters = ["parquet", "nuscenes"] if drives and all(isinstance(drive, NuScenesDrive) for drive in drives) else ["parquet"]
     parts = {"detector": _settings(detector)} | ({} if tracker is None else {"tracker": _settings(tracker)})

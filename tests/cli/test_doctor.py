@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from typer.testing import CliRunner
 
+from perception.core.errors import DETECTRON2_COMMAND
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -152,7 +154,8 @@ def test_torch_missing_is_named_in_both_of_its_extras(no_torch, no_gpu):
 def test_detectron2_is_no_extra_and_comes_with_its_command(no_torch, no_gpu, record):
     record({})
     row = module.examine().row("extra fusion", "detectron2")
-    assert (row.state, row.remedy) == ("missing", "pip install 'git+https://github.com/facebookresearch/detectron2.git'")
+    assert (row.state, row.remedy) == ("missing", DETECTRON2_COMMAND)
+    assert "git+https://github.com/facebookresearch/detectron2.git" in DETECTRON2_COMMAND
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.evaluation.makers import SPLIT, VERSION, detection, track, write_results, write_street
 from tests.evaluation.test_validation import mutation
 
-COMMANDS = ["doctor", "simulate", "run", "detect", "track", "evaluate", "validate", "view", "train", "object-bank"]
+COMMANDS = ["doctor", "simulate", "run", "detect", "track", "evaluate", "validate", "view", "train", "object-bank", "instances"]
 module = importlib.import_module("perception.cli.main")
 
 

@@ -207,10 +207,18 @@ def test_weights_that_come_with_the_model_need_not_be_named(call, root, config, 
     assert "mine.safetensors" in json.dumps(results[0]["run.json"]["inputs"]["weights"])
 
 
-def test_a_network_of_virtual_points_is_refused(capsys, root, tmp_path):
+def test_a_network_of_virtual_points_needs_instances(capsys, root, tmp_path):
     code = main(["run", str(root), "--config", "centerpoint_pillar02_virtual", "--seed", "0", "--out", str(tmp_path / "run")])
     assert code == 2
-    assert "this network reads virtual points (MVP)" in capsys.readouterr().err
+    expected = "this network reads virtual points (MVP): expected a source of instances, --instances SOURCE"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_instances_without_a_network_of_virtual_points(call, root, tmp_path):
+    code, _, err = call("run", root, "--out", tmp_path / "run", "--instances", "file:x.json")
+    assert code == 2
+    assert "this network reads no virtual points: expected one that does (*_virtual), or no --instances" in err[0]
 
 
 def test_a_drive_that_fails_is_named_at_the_end_and_the_exit_code_is_1(call, root, tmp_path):

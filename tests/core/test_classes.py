@@ -6,7 +6,7 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES, DETECTION_NAMES
 
 from perception.core import NUSCENES_ATTRIBUTES, NUSCENES_DETECTION, NUSCENES_TRACKING, ClassSet, UsageError
-from perception.core.classes import COCO_TO_NUSCENES, KITTI_TO_NUSCENES
+from perception.core.classes import COCO_CLASSES, COCO_TO_NUSCENES, KITTI_TO_NUSCENES, class_of_category
 from perception.core.errors import nearest_hint
 
 
@@ -77,3 +77,30 @@ def test_foreign_names_map_onto_detection_classes(mapping):
 @pytest.mark.parametrize("name", ["Tram", "Misc", "DontCare"])
 def test_kitti_names_without_a_class_are_left_out(name):
     assert name not in KITTI_TO_NUSCENES
+
+
+def test_the_classes_of_coco_are_its_80_in_order():
+    assert len(set(COCO_CLASSES)) == len(COCO_CLASSES) == 80
+    assert set(COCO_TO_NUSCENES) <= set(COCO_CLASSES)
+    ends = {0: "person", 2: "car", 7: "truck", 9: "traffic light", 16: "dog", 79: "toothbrush"}
+    assert {place: COCO_CLASSES[place] for place in ends} == ends
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("barrier", "barrier"),
+        ("vehicle.bus.bendy", "bus"),
+        ("vehicle.ego", None),
+        ("animal", None),
+        ("person", "pedestrian"),
+        ("traffic light", None),
+    ],
+)
+def test_categories_of_all_data_sets_have_a_class_or_none(name, found):
+    assert class_of_category(name) == found
+
+
+def test_an_unknown_category_is_named_with_the_nearest_known_one():
+    with pytest.raises(UsageError, match=r"class 'pedestrain': expected one of car, .*; did you mean 'pedestrian'"):
+        class_of_category("pedestrain")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from perception.core import DataError
-from perception.core.rle import MAX_PIXELS, decode_rle, encode_rle
+from perception.core.rle import MAX_PIXELS, decode_rle, encode_rle, encode_runs, rle_runs
 
 
 def columns(*texts):
@@ -145,3 +145,23 @@ def test_any_text_gives_a_mask_or_a_data_error(counts, height, width):
 def test_encoding_refuses_what_is_no_mask(mask, options, message):
     with pytest.raises(DataError, match=message):
         encode_rle(mask, **options)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=6))
+def test_spans_in_any_order_are_the_mask_of_all_of_them(height, width, spans):
+    flat = np.zeros(height * width, bool)
+    spans = [(min(begin, len(flat)), min(end, len(flat))) for begin, end in spans]
+    for begin, end in spans:
+        flat[begin:end] = True
+    begin, end = np.array(spans, np.int64).reshape(-1, 2).T
+    assert encode_runs((height, width), begin, end) == encode_rle(flat.reshape(width, height).T)
+
+
+def test_spans_beyond_the_image_are_refused():
+    with pytest.raises(DataError, match="encode_runs: expected spans within 4 pixels, got 3 to 5"):
+        encode_runs((2, 2), np.array([3]), np.array([5]))
+
+
+def test_runs_are_those_of_the_mask():
+    size, runs = rle_runs({"size": [3, 2], "counts": [1, 2, 3]})
+    assert (size, runs.tolist()) == ((3, 2), [1, 2, 3])

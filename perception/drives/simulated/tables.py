@@ -9,7 +9,7 @@ import orjson
 
 from perception.core import NUSCENES_DETECTION, Transform, UsageError
 from perception.core.files import inside, write_bytes
-from perception.drives.masks import PictureMasks, write_masks
+from perception.core.masks import PictureMasks, write_masks
 from perception.drives.simulated.camera import visibility_level
 from perception.drives.simulated.catalog import (
     ATTRIBUTES,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perception.core import NUSCENES_DETECTION, ClassSet, DataError
+from perception.core import NUSCENES_DETECTION, ClassSet, DataError, masks
+from perception.core.masks import PictureMasks, read_masks, write_masks
 from perception.core.rle import encode_rle
-from perception.drives import PictureMasks, masks, read_masks, write_masks
 
 SIZE = (8, 6)  # width, height
 
@@ -248,3 +248,29 @@ def test_any_change_is_read_or_refused(path, data):
                 assert found.mask(i).shape == (6, 8)
     except DataError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_scores_are_kept_and_truth_has_none(tmp_path):
+    write_masks(tmp_path / "a.json", [picture(score=np.array([0.25, 1.0])), picture("t2", shown=())])
+    found = read_masks(tmp_path / "a.json")
+    assert found["t1"].score.tolist() == [0.25, 1.0]
+    assert found["t2"].score is None
+    write_masks(tmp_path / "b.json", PICTURES)
+    assert read_masks(tmp_path / "b.json")["t1"].score is None
+
+
+@pytest.mark.parametrize("score", [1.5, -0.1, "high", True])
+def test_scores_that_are_none_are_refused(path, score):
+    document = json.loads(path.read_bytes())
+    document["annotations"][1]["score"] = score
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"annotations\[1\]: score: expected a number of 0 to 1, got"):
+        read_masks(path)
+
+
+def test_categories_of_others_are_mapped_or_left_out(path):
+    mapping = {"car": "car", "pedestrian": None}.get
+    found = read_masks(path, class_of=lambda name: mapping(name, "bus"))
+    assert found["t1"].label.tolist() == [0]
+    np.testing.assert_array_equal(found["t1"].mask(0), CAR)
+    assert found["t3"].label.tolist() == [2]  # a barrier, which is called a bus here

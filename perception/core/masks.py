@@ -1,10 +1,11 @@
 """Instance masks of pictures in COCO's annotation format, one JSON file a drive.
 
-Beside COCO's own fields (images, categories, annotations with a run-length coded `segmentation`) an image names its `sample_data_token` and
-`sample_token`, an annotation its `sample_data_token` and `instance_token`: names of nuScenes' tables. Source: the public COCO data format.
+Beside COCO's own fields (images, categories, annotations with a run-length coded `segmentation`, and the `score` that COCO's result files
+have) an image names its `sample_data_token` and `sample_token`, an annotation its `sample_data_token` and `instance_token`: names of
+nuScenes' tables. Source: the public COCO data format.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from perception.core import NUSCENES_DETECTION, ClassSet, DataError
-from perception.core.errors import nearest_hint, shown
+from perception.core.classes import NUSCENES_DETECTION, ClassSet
+from perception.core.errors import DataError, UsageError, nearest_hint, shown
 from perception.core.files import write_bytes
 from perception.core.rle import MAX_PIXELS, decode_rle
 
-MAX_BYTES = 64 << 20  # of a file that is read; a drive of 40 key frames has about 2 MiB
+MAX_BYTES = 256 << 20  # of a file that is read; a drive of 40 key frames has about 2 MiB, one of 2,000 frames with four cameras 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class PictureMasks:
     area       (N,) int64     pixels
     rle        N masks {"size": [h, w], "counts": text}, see `mask`
     where      names of the N annotations in messages; without them the file name and the row
+    score      (N,) float64   0 to 1, what a network thinks of its finds; None for truth
     """
 
     token: str
@@ -47,6 +49,7 @@ class PictureMasks:
     rle: tuple[Mapping[str, Any], ...]
     where: tuple[str, ...] = ()
     classes: ClassSet = NUSCENES_DETECTION
+    score: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -91,14 +94,19 @@ def write_masks(path: Path, pictures: Sequence[PictureMasks], *, info: Mapping[s
                 {"id": len(document["annotations"]) + 1, "image_id": number, "category_id": int(picture.label[i]) + 1}
                 | {"segmentation": dict(picture.rle[i]), "bbox": [x0, y0, x1 - x0, y1 - y0], "area": int(picture.area[i]), "iscrowd": 0}
                 | {"instance_token": str(picture.instance[i]), "sample_data_token": picture.token}
+                | ({} if picture.score is None else {"score": float(picture.score[i])})
             )
     write_bytes(Path(path), orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def read_masks(path: Path | str, *, classes: ClassSet = NUSCENES_DETECTION) -> dict[str, PictureMasks]:
+def read_masks(
+    path: Path | str, *, classes: ClassSet = NUSCENES_DETECTION, class_of: Callable[[str], str | None] | None = None
+) -> dict[str, PictureMasks]:
     """The pictures of a COCO file by their sample_data token, in the file's order, those without instances too.
 
-    classes  labels are rows of it, by the categories' names
+    classes   labels are rows of it, by the categories' names
+    class_of  the class of a category's name, UsageError for an unknown one; annotations of a category without a class (None) are left
+              out. Without it categories have the names of `classes`
     A file without tokens has its pictures by their file name. Raises DataError in one line, with the row, for a file that is missing, above
     MAX_BYTES or no such document, and for what does not fit together; masks are decoded, and judged, when they are asked for.
     """
@@ -107,11 +115,8 @@ def read_masks(path: Path | str, *, classes: ClassSet = NUSCENES_DETECTION) -> d
     rows = {name: _rows(path, document, name) for name in ("categories", "images", "annotations")}
     labels: dict[int, int] = {}
     for i, row in enumerate(rows["categories"]):
-        where, name = f"{path}: categories[{i}]", row.get("name")
-        if name not in classes.names:
-            hint = nearest_hint(str(name), classes.names)
-            raise DataError(f"{where}: name: expected one of {', '.join(classes.names)}, got {shown(name)}{hint}")
-        _add(labels, _whole(row, "id", where), classes.names.index(name), where)
+        where = f"{path}: categories[{i}]"
+        _add(labels, _whole(row, "id", where), _label(row.get("name"), classes, class_of, where), where)
     images: dict[int, int] = {}
     for i, row in enumerate(rows["images"]):
         _add(images, _whole(row, "id", f"{path}: images[{i}]"), i, f"{path}: images[{i}]")
@@ -157,6 +162,21 @@ def _rows(path: Path, document: dict[str, Any], name: str) -> list[dict[str, Any
     return rows
 
 
+def _label(name: object, classes: ClassSet, class_of: Callable[[str], str | None] | None, where: str) -> int:
+    """The row of `classes` for a category's name, -1 for one without a class."""
+    if class_of is not None and isinstance(name, str):
+        try:
+            name = class_of(name)
+        except UsageError as error:
+            raise DataError(f"{where}: name: {error}") from None
+        if name is None:
+            return -1
+    if not isinstance(name, str) or name not in classes:
+        hint = nearest_hint(str(name), classes.names)
+        raise DataError(f"{where}: name: expected one of {', '.join(classes.names)}, got {shown(name)}{hint}")
+    return classes.index(name)
+
+
 def _add(known: dict[int, int], number: int, value: int, where: str) -> None:
     if number in known:
         raise DataError(f"{where}: id: expected different ids, got {number} again")
@@ -170,11 +190,13 @@ def _picture(
     if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):
         raise DataError(f"{where}: expected width and height of 1 to {MAX_PIXELS} pixels in all, got {width} x {height}")
     token = _text(row, "sample_data_token", where)
-    label, box, area, rle, instance = [], [], [], [], []
+    label, box, area, rle, instance, score, kept = [], [], [], [], [], [], []
     for place, own in annotations:
         category = _whole(own, "category_id", place)
         if category not in labels:
             raise DataError(f"{place}: category_id: expected the id of a category, got {category}")
+        if labels[category] < 0:
+            continue
         if _text(own, "sample_data_token", place) not in ("", token):
             raise DataError(
                 f"{place}: sample_data_token: expected that of its image, {shown(token)}, got {shown(own['sample_data_token'])}"
@@ -187,6 +209,9 @@ def _picture(
         area.append(_whole(own, "area", place))
         rle.append(segmentation)
         instance.append(_text(own, "instance_token", place))
+        score.append(_score(own, place))
+        kept.append(place)
+    has_scores = any(one is not None for one in score)
     return PictureMasks(
         token=token,
         sample=_text(row, "sample_token", where),
@@ -197,8 +222,9 @@ def _picture(
         box=np.array(box, np.float64).reshape(-1, 4),
         area=np.array(area, np.int64),
         rle=tuple(rle),
-        where=tuple(place for place, _ in annotations),
+        where=tuple(kept),
         classes=classes,
+        score=np.array([1.0 if one is None else one for one in score]) if has_scores else None,
     )
 
 
@@ -209,6 +235,13 @@ def _box(row: dict[str, Any], width: int, height: int, where: str) -> list[float
         if x >= 0 and y >= 0 and wide > 0 and high > 0 and x + wide <= width and y + high <= height:
             return [x, y, x + wide, y + high]
     raise DataError(f"{where}: bbox: expected x, y, width, height within {width} x {height} pixels, got {shown(box)}")
+
+
+def _score(row: dict[str, Any], where: str) -> float | None:
+    score = row.get("score")
+    if score is not None and not (isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1):
+        raise DataError(f"{where}: score: expected a number of 0 to 1, got {shown(score)}")
+    return score
 
 
 def _whole(row: dict[str, Any], name: str, where: str) -> int:

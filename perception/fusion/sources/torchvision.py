@@ -1,0 +1,74 @@
+"""Instances from torchvision's Mask R-CNN, with weights of the user's. Source: "Mask R-CNN", and torchvision's model of that name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from perception.core.classes import COCO_CLASSES, COCO_TO_NUSCENES, NUSCENES_DETECTION
+from perception.core.errors import MissingPackage, require_package
+from perception.core.frame import Camera
+from perception.fusion.instances import Instances
+from perception.fusion.sources.source import SourceSettings, name_of, read_pictures
+from perception.fusion.sources.weights import load_weights
+
+_UNUSED_IDS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))  # of COCO's category ids 1 to 90
+_COCO_IDS = [number for number in range(1, 91) if number not in _UNUSED_IDS]
+_NUM_CLASSES = 91
+
+
+class TorchvisionSettings(SourceSettings, frozen=True):
+    """A Mask R-CNN trained on COCO: person, bicycle, car, motorcycle, bus and truck become classes of nuScenes, the rest is left out."""
+
+    name: Literal["torchvision"] = "torchvision"
+    weights: Path = Field(description="state of the network, .pth or .safetensors; nothing is downloaded")
+    architecture: Literal["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"] = "maskrcnn_resnet50_fpn"
+    min_score: float = Field(0.3, ge=0, le=1, description="finds below it are left out")
+    device: str = "cpu"
+    batch_size: int = Field(6, ge=1, description="pictures at once")
+
+
+class TorchvisionInstances:
+    """See `InstanceSource`. Raises MissingPackage without torchvision, CheckpointError for weights that do not fit."""
+
+    def __init__(self, settings: TorchvisionSettings) -> None:
+        torch = require_package("torch", extra="fusion", why="instances from torchvision")
+        try:
+            from torchvision.models import detection  # pyright: ignore[reportMissingImports]
+        except Exception as error:  # beside another build of torch it fails with RuntimeError
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise MissingPackage(
+                f"instances from torchvision need torchvision ({reason}); install the one that belongs to torch {torch.__version__}: "
+                "pip install torchvision"
+            ) from error
+        build = getattr(detection, settings.architecture)
+        network = build(weights=None, weights_backbone=None, num_classes=_NUM_CLASSES, box_score_thresh=settings.min_score)
+        load_weights(network, Path(settings.weights))
+        self._network, self._settings = network.to(settings.device).eval(), settings
+        self._label = np.full(_NUM_CLASSES, -1)
+        for number, name in zip(_COCO_IDS, COCO_CLASSES, strict=True):
+            self._label[number] = NUSCENES_DETECTION.index(COCO_TO_NUSCENES[name]) if name in COCO_TO_NUSCENES else -1
+
+    def find(self, cameras: Mapping[str, Camera], /) -> dict[str, Instances]:
+        import torch
+
+        pictures = read_pictures(cameras, self._settings.on_missing)
+        names, found = list(pictures), dict[str, Instances]()
+        with torch.inference_mode():
+            for first in range(0, len(names), self._settings.batch_size):
+                batch = names[first : first + self._settings.batch_size]
+                rows = [torch.from_numpy(np.array(pictures[name])).permute(2, 0, 1).to(self._settings.device) / 255 for name in batch]
+                for name, output in zip(batch, self._network(rows), strict=True):
+                    found[name] = self._instances(output, cameras[name], name)
+        return found
+
+    def _instances(self, output: Mapping[str, Any], camera: Camera, name: str) -> Instances:
+        """From boxes (N, 4), labels (N,), scores (N,) and masks (N, 1, H, W) 0 to 1, the most certain first."""
+        label, score = self._label[output["labels"].cpu().numpy()], output["scores"].double().cpu().numpy()
+        kept = np.flatnonzero((label >= 0) & (score >= self._settings.min_score))
+        masks = ((output["masks"][row, 0] > 0.5).cpu().numpy() for row in kept.tolist())
+        box = output["boxes"].double().cpu().numpy()[kept]
+        where = f"{name} {name_of(camera)}"
+        return Instances.from_masks(masks, label[kept], np.clip(score[kept], 0, 1), camera.size, box=box, where=where)
