@@ -48,7 +48,7 @@ class BatchesAhead:
     ) -> None:
         self._feed, self._augment, self._end = feed, augment, end
         self._seconds = 0.0
-        self._begun: dict[int, Future[tuple[list[Sample], torch.cuda.Event | None]]] = {}
+        self._begun: dict[int, Future[tuple[list[Sample], torch.Event | None]]] = {}
         self._fed: dict[int, list[Sample]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches") if ahead else None
         self._stream = None
@@ -88,19 +88,19 @@ class BatchesAhead:
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
 
-    def _begin(self, thread: ThreadPoolExecutor, number: int, progress: float) -> Future[tuple[list[Sample], torch.cuda.Event | None]]:
+    def _begin(self, thread: ThreadPoolExecutor, number: int, progress: float) -> Future[tuple[list[Sample], torch.Event | None]]:
         if number not in self._begun:
             self._begun[number] = thread.submit(self._made, number, progress)
         return self._begun[number]
 
-    def _made(self, number: int, progress: float) -> tuple[list[Sample], torch.cuda.Event | None]:
+    def _made(self, number: int, progress: float) -> tuple[list[Sample], torch.Event | None]:
         """A batch, and on a GPU what tells when it is there."""
         with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
             samples = self._augment(self._feed.batch(number), number, progress)
             return samples, None if self._stream is None else self._stream.record_event()
 
 
-def _take_over(samples: list[Sample], is_there: torch.cuda.Event) -> None:
+def _take_over(samples: list[Sample], is_there: torch.Event) -> None:
     """Samples of another stream for the current one: it waits for them, and their memory is not used again before it is done with them."""
     stream = torch.cuda.current_stream(samples[0].points.device)
     stream.wait_event(is_there)

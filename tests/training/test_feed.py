@@ -14,7 +14,7 @@ from perception.training.epoch_feed import EpochFeed
 from perception.training.feed import open_feed
 from perception.training.packed import pack
 from perception.training.pool_feed import ArrivalFeed, PoolFeed
-from perception.training.simulation import CLIPS_A_SCENE, SimulatedStreets
+from perception.training.simulation import SimulatedStreets
 from tests.detection.small import small_config
 from tests.makers import write_nuscenes
 
