@@ -17,6 +17,10 @@ def object_bank(
     out: Annotated[Path, typer.Option("--out", help="The file to write, BANK.safetensors.", show_default=False)],
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="The drives of this split; all without it.", show_default=False)] = None,
+    instances: Annotated[
+        str | None,
+        typer.Option(help="For a network of virtual points, as `perception run --instances` takes it.", show_default=False),
+    ] = None,
     min_points: Annotated[int, typer.Option(min=1, help="Objects with fewer points, all sweeps counted, are left out.")] = 5,
     max_per_class: Annotated[
         int | None, typer.Option(min=1, help="Objects of a class that are kept, at random; all without it.", show_default=False)
@@ -35,12 +39,14 @@ def object_bank(
     from rich.table import Table
 
     from perception.detection.config import load_detector_config
+    from perception.fusion import load_source_config
     from perception.training.object_bank import build_object_bank, classes_of
     from perception.training.recorded import recorded_samples
 
     detector = load_detector_config(config).detector
     with progress("collecting") as advance:
-        samples = recorded_samples(data, detector, version=version, split=split, workers=workers, after_sample=advance)
+        shown = None if instances is None else load_source_config(instances)
+        samples = recorded_samples(data, detector, version=version, split=split, instances=shown, workers=workers, after_sample=advance)
         bank = build_object_bank(
             samples, classes_of(detector), detector.frame, min_points=min_points, max_per_class=max_per_class, seed=seed
         )

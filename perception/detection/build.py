@@ -85,7 +85,7 @@ def _reader(settings: CenterPointSettings, grid: BevGrid) -> Reader:
         return DynamicPillarReader(grid.voxels, reader.channels)
     if isinstance(reader, PillarSummaryReaderSettings):
         bands = HeightBands(reader.bands.lower, reader.bands.upper, reader.bands.count)
-        return PillarSummaryReader(grid.voxels, reader.channels, directions=reader.directions, bands=bands)
+        return PillarSummaryReader(grid.voxels, reader.channels, directions=reader.directions, bands=bands, virtual=reader.virtual)
     if isinstance(reader, MeanReaderSettings):
         return MeanReader(grid.voxels, _limit(reader.limit))
     columns = 16 if reader.virtual else 5

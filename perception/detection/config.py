@@ -83,6 +83,7 @@ class PillarSummaryReaderSettings(BaseModel, frozen=True, extra="forbid"):
     channels: Channels
     directions: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = Field(16, description="an even number: pairs of opposites")
     bands: HeightBandsSettings
+    virtual: bool = Field(False, description="points carry the columns of virtual points (MVP), 16 instead of 5: more statistics")
 
 
 ReaderSettings = (

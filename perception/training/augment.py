@@ -23,6 +23,7 @@ from perception.training.point_noise import normal_vectors, point_bits
 from perception.training.sample import Sample
 from perception.training.sample_batch import SampleBatch
 from perception.training.upload import of_each
+from perception.training.virtual_points import RETURN, VIRTUAL, is_kind
 
 _INTENSITY = 3  # column of the points
 Augmentation = Callable[[Sequence[Sample], Sequence[np.random.Generator], float], list[Sample]]
@@ -74,7 +75,8 @@ def augment_batch(
     In this order: objects of the bank pasted; sweeps, beams, points and sectors lost; points shuffled; objects scaled one by one; returns
     of the key sweep in each box counted anew, and boxes dropped that have too few; the scene flipped, turned, scaled, shifted and tilted as
     a whole (one matrix, on points, boxes and origin alike); intensity; noise. Truth follows: corners of the boxes move like points (but for
-    the tilt: boxes stay upright).
+    the tilt: boxes stay upright). Of samples with virtual points all points move; returns and their painted copies, each for itself, are
+    lost with beams, points and sectors; only returns are counted and have an intensity.
     Raises UsageError where `settings.bank` asks for a bank and none is given, DataError where the bank's points have other columns.
     """
     batch, cleared, old_counts = SampleBatch.of(samples), None, [len(sample.boxes) for sample in samples]
@@ -100,12 +102,13 @@ def augment_batch(
         points, sample, bits = (part.index_select(0, rows) for part in (batch.points, sample, bits))
     xyz, age = points[:, :3].t().contiguous(), points[:, AGE].contiguous()  # (3, N), (N,): several times quicker than rows of five
 
-    placing = points
+    placing, is_return = points, is_kind(points, RETURN)
     if settings.object_scale != (1.0, 1.0):
         xyz, boxes = scale_objects(xyz, points, sample, boxes, changes.sample_of_box, changes.scales)
         placing = xyz.t().contiguous()
     if changes.counts:
-        counted = count_key_returns(placing, age, sample, boxes, changes.sample_of_box)
+        is_key = age == 0 if is_return is None else (age == 0) & is_return
+        counted = count_key_returns(placing, is_key, sample, boxes, changes.sample_of_box)
         num_points = torch.where(changes.is_old, num_points, counted)
     is_enough = None
     if changes.counts or settings.min_points > 1:
@@ -120,7 +123,8 @@ def augment_batch(
         xyz = normal_vectors(bits).mul_(settings.jitter).add_(xyz)
     points[:, :3] = xyz.t()
     if settings.intensity is not None:
-        points[:, _INTENSITY] = other_intensity(points[:, _INTENSITY], numbers[19], numbers[20])
+        others = other_intensity(points[:, _INTENSITY], numbers[19], numbers[20])
+        points[:, _INTENSITY] = others if is_return is None else torch.where(is_return, others, points[:, _INTENSITY])
     moved = replace(batch, points=points, boxes=boxes, num_points=num_points, origin=origin)
     return _without(moved, kept_ends, is_enough).samples()
 
@@ -137,7 +141,8 @@ def _lost(batch: SampleBatch, changes: Changes, settings: AugmentSettings, bits:
     if changes.loses:
         xyz = batch.points[:, :3].t() - of_each(batch.origin.t(), sample)
         mask = lost_points(xyz.contiguous(), of_each(changes.lidars, sample), changes.lacks_beam, sample, bits, settings)
-        lost += [] if mask is None else [mask]
+        is_virtual = is_kind(batch.points, VIRTUAL)
+        lost += [] if mask is None else [mask if is_virtual is None else mask & ~is_virtual]
     if settings.sweeps is not None:
         is_lost, has_velocity = limit_sweeps(batch.points[:, AGE].contiguous(), sample, changes.num_sweeps, settings.sweeps)
         lost.append(is_lost)

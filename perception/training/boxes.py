@@ -16,13 +16,13 @@ def operator_boxes(rows: Tensor) -> Tensor:
     return torch.cat([rows[:, :3], rows[:, 4:5], rows[:, 3:4], rows[:, 5:6], -rows[:, 8:] - math.pi / 2], dim=1)
 
 
-def count_key_returns(points: Tensor, age: Tensor, sample: Tensor, boxes: Tensor, sample_of_box: Tensor) -> Tensor:
-    """(M,) int64: points (N, 3 or more) of the key sweep (age (N,) of 0) and of its sample within each det3d row (M, 9), borders included.
+def count_key_returns(points: Tensor, is_key: Tensor, sample: Tensor, boxes: Tensor, sample_of_box: Tensor) -> Tensor:
+    """(M,) int64: points (N, 3 or more) of the key sweep (is_key (N,)) and of its sample within each det3d row (M, 9), borders included.
 
     sample (N,) and sample_of_box (M,) int32
     """
     # Put into no sample rather than left out: a GPU would have to say how many there are.
-    groups = {"point_group": torch.where(age == 0, sample, -1), "box_group": sample_of_box}
+    groups = {"point_group": torch.where(is_key, sample, -1), "box_group": sample_of_box}
     return cuda_ops.points_in_boxes(points, operator_boxes(boxes), **groups).count.long()
 
 

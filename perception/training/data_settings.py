@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, PositiveFloat, Tag, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, PositiveFloat, Tag, field_validator, model_validator
 
 from perception.core.errors import UsageError, nearest_hint
+from perception.fusion import InstancesConfig, load_source_config
 
 
 class FolderSettings(BaseModel, frozen=True, extra="forbid"):
@@ -18,12 +19,22 @@ class FolderSettings(BaseModel, frozen=True, extra="forbid"):
     sweeps: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="in a cloud; as many as the detector expects if none")
 
 
+def _instances(value: Any) -> Any:
+    """The settings behind a short text or the path of a file."""
+    return load_source_config(value) if isinstance(value, str) else value
+
+
 class DrivesSettings(BaseModel, frozen=True, extra="forbid"):
     """Recorded or simulated drives: every frame with truth is a sample."""
 
     name: Literal["drives"]
     folders: Annotated[tuple[FolderSettings, ...], Field(min_length=1)]
     class_balanced: bool = Field(False, description="repeat the frames with rare classes (CBGS)")
+    instances: Annotated[InstancesConfig | None, BeforeValidator(_instances)] = Field(
+        None,
+        description="for networks of virtual points (MVP), what the pictures show: settings, or a text as `perception run --instances` "
+        "takes it; {root} in a path is the folder whose drives are read. Each worker has a source of its own",
+    )
 
 
 class ClipsSettings(BaseModel, frozen=True, extra="forbid"):
@@ -96,7 +107,10 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def reading(self, root: Path | str, *, version: str | None = None, splits: tuple[str, ...] = ()) -> "DataSettings":
-        """The same with samples from a folder of drives or of clips, whichever is in it. UsageError for clips with a version or splits."""
+        """The same with samples from a folder of drives or of clips, whichever is in it; `instances` of drives stay.
+
+        UsageError for clips with a version or splits.
+        """
         root = Path(root)
         if root.is_dir() and any(root.glob("clip-*.npz")):
             if version is not None or splits:
@@ -104,5 +118,6 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
             source: Any = ClipsSettings.model_validate({"name": "clips", "folder": root})
         else:
             folder = {"root": root, "version": version, "splits": splits}
-            source = DrivesSettings.model_validate({"name": "drives", "folders": [folder]})
+            instances = self.source.instances if isinstance(self.source, DrivesSettings) else None
+            source = DrivesSettings.model_validate({"name": "drives", "folders": [folder], "instances": instances})
         return self.model_copy(update={"source": source})

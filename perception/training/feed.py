@@ -25,6 +25,7 @@ from perception.training.pool_feed import ArrivalFeed, PoolFeed
 from perception.training.sample import Sample
 from perception.training.simulation import SimulatedStreets
 from perception.training.sources import open_source
+from perception.training.virtual_points import expect_instances
 
 _LARGEST_SCALE = 1.1  # to which augmentation may shrink the world: what is farther off cannot come into the grid
 
@@ -68,15 +69,16 @@ def open_feed(
     device      where samples are wanted
     batch_size  of all ranks together: rank r gets samples r, r + world_size, ... of it, so that it is the same for any number of ranks
     first_step  the batch where training begins or goes on: processes start on its data at once
-    Raises UsageError for numbers that do not fit each other, for settings without samples, and for a network that reads other columns
-    than x, y, z, intensity and age.
+    Raises UsageError for numbers that do not fit each other, for settings without samples, for a network of virtual points and a source
+    without (or the other way round), and for a network that reads other columns than these or x, y, z, intensity and age.
     """
     if not 0 <= rank < world_size:
         raise UsageError(f"rank: expected 0 to {world_size - 1}, as there are {world_size} processes, got {rank}")
     if batch_size < 1 or batch_size % world_size:
         raise UsageError(f"batch_size: expected a multiple of the number of processes, {world_size}, got {batch_size}")
-    if detector.points != "nuscenes" or getattr(detector.reader, "virtual", False):
+    if detector.points != "nuscenes":
         raise UsageError("detector: expected one that reads x, y, z, intensity and age; samples have no other columns")
+    expect_instances(settings.source, detector)
     classes = ClassSet(tuple(name for task in detector.head.tasks for name in task))
     plan, source = Plan(batch_size, rank, world_size, seed, first_step), settings.source
     if isinstance(source, SimulationSettings):

@@ -24,6 +24,7 @@ from perception.training.processes import Processes
 from perception.training.sample import Sample
 from perception.training.schedule import Length, one_cycle
 from perception.training.sync_norm import with_sync_norm
+from perception.training.virtual_points import clouds_to_read
 
 
 class LossValues(Protocol):
@@ -190,7 +191,7 @@ class Loop:
             is_last = part == count - 1
             if isinstance(self._module, DistributedDataParallel):
                 self._module.require_backward_grad_sync = is_last
-            loss, row = self._module([sample.points for sample in samples], targets)
+            loss, row = self._module(clouds_to_read(samples), targets)
             # The loss is this process's share of a sum over all of them, and their gradients are averaged: hence the factor.
             self._scaler.scale(loss * (self._processes.count / count)).backward()
             rows.append(row)

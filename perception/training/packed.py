@@ -34,7 +34,7 @@ class LabelledCloud:
     """A cloud as numbers, and its truth, both in the network's frame.
 
     token   of the frame
-    points  (N, 5) float32 x, y, z, intensity 0..255, age in seconds
+    points  (N, 5) float32 x, y, z, intensity 0..255, age in seconds; (N, 16) with virtual points, see `virtual_points`
     origin  (3,) where the lidar of the key sweep is
     """
 

@@ -16,7 +16,8 @@ class Sample:
     """One cloud and its truth, in the frame that the network is trained in.
 
     token       of the frame, to name it in errors
-    points      (N, C) float32: x, y, z (m), intensity 0..255, age (s, 0 for the key sweep), and what more the network reads
+    points      (N, C) float32: x, y, z (m), intensity 0..255, age (s, 0 for the key sweep), and what more the network reads:
+                16 columns with virtual points, see `virtual_points`
     boxes       (M, 9) float32, rows of det3d's: x, y, z of the middle, width, length, height (m), velocity x, y (m/s, NaN where unknown),
                 yaw r, clockwise and zero where the front points to -y (`perception.core.borders`)
     labels      (M,) int64, in the order of the network's classes through all of its tasks

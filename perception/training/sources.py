@@ -15,8 +15,10 @@ from perception.core.frame import Drive, Frame
 from perception.detection.frames import network_mounting
 from perception.drives.open import kind_of, open_drives
 from perception.drives.sweeps import accumulate_sweeps
+from perception.fusion import InstancesConfig
 from perception.training.data_settings import ClipsSettings, DrivesSettings, FolderSettings
 from perception.training.packed import LabelledCloud, PackedClip, pack
+from perception.training.virtual_points import FusedClouds
 
 _INTENSITY_TOP = 255.0  # of samples, whatever the recording has
 
@@ -41,6 +43,7 @@ class DriveFrames:
 
     frame   that the network is trained in
     sweeps  in a cloud, where the folder does not say otherwise
+    instances  in the frames' pictures, for clouds with virtual points; their source is opened where the first frame is read
     Raises UsageError where no frame has truth, and what `open_drives` raises.
 
     Of a KITTI data set only what the labelled camera sees is annotated: points and objects elsewhere are left out. Its intensities are
@@ -50,15 +53,15 @@ class DriveFrames:
     folders: tuple[FolderSettings, ...]
     frame: str
     sweeps: int
+    instances: InstancesConfig | None = None
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def __call__(self, index: int) -> LabelledCloud:
         drive, number, folder = self._frames[index]
-        return labelled_cloud(
-            drive[number], frame=self.frame, sweeps=folder.sweeps or self.sweeps, is_kitti=kind_of(folder.root) == "kitti"
-        )
+        sweeps, is_kitti = folder.sweeps or self.sweeps, kind_of(folder.root) == "kitti"
+        return labelled_cloud(drive[number], frame=self.frame, sweeps=sweeps, is_kitti=is_kitti, fused=self._fused(folder.root))
 
     def class_names(self) -> Iterator[Sequence[str]]:
         for drive, number, _ in self._frames:
@@ -67,15 +70,37 @@ class DriveFrames:
 
     @cached_property
     def _frames(self) -> list[tuple[Drive, int, FolderSettings]]:
-        frames = [(drive, number, folder) for folder in self.folders for drive in _drives(folder) for number in _labelled(drive, folder)]
+        frames = [
+            (drive, number, folder) for folder in self.folders for drive in self._drives(folder) for number in _labelled(drive, folder)
+        ]
         if not frames:
             raise UsageError(
                 f"{', '.join(str(folder.root) for folder in self.folders)}: expected frames with truth to train on, found none"
             )
         return frames
 
+    def _drives(self, folder: FolderSettings) -> list[Drive]:
+        """The drives of a folder's splits, each once."""
+        # KITTI's pictures tell the size of the labelled view.
+        options = {"cameras": self.instances is not None or kind_of(folder.root) == "kitti"}
+        found: dict[str, Drive] = {}
+        for split in folder.splits or (None,):
+            for drive in open_drives(folder.root, version=folder.version, split=split, on_missing=folder.on_missing, **options):
+                found.setdefault(drive.name, drive)
+        return list(found.values())
+
+    def _fused(self, root: Path) -> FusedClouds | None:
+        """What makes virtual points of the drives in a folder, one for all of its frames."""
+        if self.instances is not None and root not in self._opened:
+            self._opened[root] = FusedClouds(self.instances, root)
+        return self._opened.get(root)
+
+    @cached_property
+    def _opened(self) -> dict[Path, FusedClouds]:
+        return {}
+
     def __getstate__(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in ("folders", "frame", "sweeps")}
+        return {name: getattr(self, name) for name in ("folders", "frame", "sweeps", "instances")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -115,18 +140,19 @@ def open_source(settings: DrivesSettings | ClipsSettings, *, frame: str, sweeps:
     """The samples that settings name, for a network trained in `frame` on `sweeps` sweeps."""
     if isinstance(settings, ClipsSettings):
         return ClipFiles(settings.folder)
-    return DriveFrames(settings.folders, frame, sweeps)
+    return DriveFrames(settings.folders, frame, sweeps, settings.instances)
 
 
-def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = False) -> LabelledCloud:
+def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = False, fused: FusedClouds | None = None) -> LabelledCloud:
     """A frame with truth as something to train on, in the network's frame; see `DriveFrames`.
 
+    fused  adds virtual points: what is read in place of the sweeps alone
     Objects get the number of returns of the key sweep in their boxes where the recording does not have it, or where only a part of the
     cloud is used. Raises DataError for a frame without truth.
     """
     if record.truth is None:
         raise DataError(f"frame {record.token}: expected one with truth")
-    points = accumulate_sweeps(record, sweeps).points
+    points = accumulate_sweeps(record, sweeps).points if fused is None else fused(record, sweeps)
     ego = record.lidar_to_ego.apply(points[:, :3].astype(np.float64))
     truth = record.truth.transformed(record.ego_to_global.inverse())
     keep = np.ones(len(points), bool) if record.labelled_view is None else record.labelled_view.contains(ego)
@@ -134,7 +160,8 @@ def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = F
         is_key = np.arange(len(points)) < len(record.cloud)  # not by age: where the drive begins, the key sweep may come again
         truth = _counted(truth, ego[keep & is_key])
     points = points[keep]
-    points[:, 3] *= np.float32(_INTENSITY_TOP / record.intensity_top)
+    if fused is None:  # which has brought them there already
+        points[:, 3] *= np.float32(_INTENSITY_TOP / record.intensity_top)
     if is_kitti:
         truth = _without_velocity(truth)
     lidar_to_network, network_to_ego = network_mounting(frame, record.lidar_to_ego)
@@ -143,16 +170,6 @@ def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = F
         points[:, :3] = lidar_to_network.apply(points[:, :3])
         origin = lidar_to_network.translation
     return LabelledCloud(record.token, points, truth.transformed(network_to_ego.inverse()), origin)
-
-
-def _drives(folder: FolderSettings) -> list[Drive]:
-    """The drives of a folder's splits, each once."""
-    options = {"cameras": kind_of(folder.root) == "kitti"}  # whose images tell the size of the labelled view
-    found: dict[str, Drive] = {}
-    for split in folder.splits or (None,):
-        for drive in open_drives(folder.root, version=folder.version, split=split, on_missing=folder.on_missing, **options):
-            found.setdefault(drive.name, drive)
-    return list(found.values())
 
 
 def _labelled(drive: Drive, folder: FolderSettings) -> list[int]:
