@@ -33,6 +33,14 @@ RETURN, VIRTUAL = 1, -1  # of KIND
 ROOT = "{root}"  # in a path: the folder whose drives are read
 
 
+def at_root(config: InstancesConfig, root: Path) -> InstancesConfig:
+    """Settings whose path may say `{root}`, for the drives in a folder."""
+    instances = config.instances
+    if (path := getattr(instances, "path", None)) is not None:
+        instances = instances.model_copy(update={"path": Path(str(path).replace(ROOT, str(root)))})
+    return config.model_copy(update={"instances": instances})
+
+
 class FusedClouds:
     """Frames to (P, 16) rows in the order of samples, in the key sweep's lidar frame; a source of instances is opened.
 
@@ -41,10 +49,7 @@ class FusedClouds:
     """
 
     def __init__(self, config: InstancesConfig, root: Path) -> None:
-        instances = config.instances
-        if (path := getattr(instances, "path", None)) is not None:
-            instances = instances.model_copy(update={"path": Path(str(path).replace(ROOT, str(root)))})
-        self._source = build_source(config.model_copy(update={"instances": instances}))
+        self._source = build_source(at_root(config, root))
         self._settings = config.virtual_points
 
     def __call__(self, frame: Frame, sweeps: int) -> np.ndarray:
