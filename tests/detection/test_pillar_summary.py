@@ -207,3 +207,19 @@ def test_bits_of_the_plain_reader_do_not_depend_on_the_other():
     assert reader().layer.linear.weight.shape == (6, BASE)
     assert reader(virtual=True).layer.linear.weight.shape == (6, BASE + 13)
     assert (reader().point_columns, reader(virtual=True).point_columns) == (5, 16)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_gpu_reads_virtual_points_as_the_cpu_does(gradients):
+    ours, clouds = reader(virtual=True), [random_fused(300), fused(random_cloud(50), -1, 2), random_fused(80, seed=5)]
+    theirs = reader(virtual=True).cuda()
+    with torch.set_grad_enabled(gradients):
+        expected = ours._features(ours.voxelize(clouds))
+        found = theirs._features(theirs.voxelize([cloud.cuda() for cloud in clouds]))
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-4)
+    if gradients:
+        for features in (expected, found):
+            features.square().sum().backward()
+        torch.testing.assert_close(theirs.directions.grad.cpu(), ours.directions.grad, rtol=1e-3, atol=1e-3)

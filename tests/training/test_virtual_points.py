@@ -33,7 +33,8 @@ from tests.detection.small import small_config
 from tests.drives.kitti_maker import write_kitti_tracking
 from tests.fusion.makers import at_pixel, box_mask, camera, cloud, frame, shown
 from tests.makers import write_nuscenes as write_small_nuscenes
-from tests.training.scenes import boxes_at, crowded, rng_of, sample_with, settings_of
+from tests.training.scenes import boxes_at, crowded, fused_sample, rng_of, sample_with, settings_of
+from tests.training.small import FixedFeed, small_loop, unchanged
 
 RETURN, PAINTED, VIRTUAL = 1, 0, -1
 BUS = NUSCENES_DETECTION.index("bus")
@@ -66,18 +67,6 @@ def instances_of(root, source=None, *, num=3):
 def drives_of(root, instances, sweeps=1):
     settings = DrivesSettings.model_validate({"name": "drives", "folders": [{"root": root}], "instances": instances})
     return open_source(settings, frame="ego", sweeps=sweeps)
-
-
-def fused_sample(count=400, seed=0):
-    """A crowded sample with virtual columns, a third of its points of each kind, each with columns that show which it is."""
-    plain = crowded(seed, num_points=count)
-    kind = torch.arange(count) % 3 - 1
-    columns = torch.rand(count, 11, generator=torch.Generator().manual_seed(seed))
-    columns[:, -1] = kind
-    columns[kind == RETURN, :-1] = 1
-    points = torch.cat([plain.points, columns], dim=1)
-    points[kind != RETURN, 3] = (torch.arange(count)[kind != RETURN] % 2).float()  # is a car, or not
-    return replace(plain, points=points)
 
 
 # --- samples
@@ -305,6 +294,18 @@ def test_a_batch_is_its_samples():
         alone = augment(sample, settings, rng_of(seed), bank)
         assert torch.equal(found.points, alone.points)
         assert torch.equal(found.num_points, alone.num_points)
+
+
+def test_the_network_gets_the_columns_that_readers_expect():
+    samples = [fused_sample(seed=seed) for seed in range(2)]
+    feed = FixedFeed(2)
+    feed.batch = lambda _step: samples
+    loop, seen = small_loop(feed=feed, parts={"augment": unchanged}, steps=1), []
+    voxelize = loop.network.reader.voxelize
+    loop.network.reader.voxelize = lambda clouds: voxelize([seen.append(cloud) or cloud[:, :5] for cloud in clouds])
+    loop.advance(0.0)
+    for found, sample in zip(seen, samples, strict=True):
+        assert torch.equal(found, sample.points[:, [0, 1, 2, 3, *range(5, 16), 4]])
 
 
 # --- object bank
