@@ -41,8 +41,8 @@ class Source(Protocol):
 class DriveFrames:
     """Every frame with truth of the drives in some folders, in the order of folders, drives and time.
 
-    frame   that the network is trained in
-    sweeps  in a cloud, where the folder does not say otherwise
+    frame      that the network is trained in
+    sweeps     in a cloud, where the folder does not say otherwise
     instances  in the frames' pictures, for clouds with virtual points; their source is opened where the first frame is read
     Raises UsageError where no frame has truth, and what `open_drives` raises.
 

@@ -54,10 +54,11 @@ def readers():
         VirtualMeanReader(GRID),
         PillarReader(GRID, LIMIT, (4, 6), point_columns=16, virtual=True),
         PillarSummaryReader(GRID, 6, directions=4, bands=HeightBands(0, 4, 2)),
+        PillarSummaryReader(GRID, 6, directions=4, bands=HeightBands(0, 4, 2), virtual=True),
     ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 @torch.no_grad()
 def test_clouds_without_points_in_range(number):
     reader = readers()[number].eval()

@@ -1,5 +1,7 @@
 """Samples made in code."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -7,6 +9,7 @@ from perception.core.borders import boxes_from_det3d, boxes_to_det3d
 from perception.core.boxes import Boxes3D
 from perception.training.augment_settings import AugmentSettings
 from perception.training.sample import Sample
+from perception.training.virtual_points import KIND, RETURN
 
 
 def settings_of(**values):
@@ -50,3 +53,15 @@ def crowded(seed=0, *, num_points=4000, num_boxes=12, num_sweeps=10):
     ])  # fmt: skip
     boxes = torch.from_numpy(rows.astype(np.float32))
     return sample_with(points.astype(np.float32), boxes, rng.integers(0, 10, num_boxes).tolist(), origin=(0.5, 0.2, 1.8))
+
+
+def fused_sample(count=400, seed=0):
+    """A crowded sample with virtual columns, a third of its points of each kind, each with columns that show which it is."""
+    plain = crowded(seed, num_points=count)
+    kind = torch.arange(count) % 3 - 1
+    columns = torch.rand(count, 11, generator=torch.Generator().manual_seed(seed))
+    columns[:, KIND - 5] = kind
+    columns[kind == RETURN, :-1] = 1
+    points = torch.cat([plain.points, columns], dim=1)
+    points[kind != RETURN, 3] = (torch.arange(count)[kind != RETURN] % 2).float()  # is a car, or not
+    return replace(plain, points=points)

@@ -13,9 +13,10 @@ from perception.training.augment import augment, augment_batch
 from perception.training.object_bank import build_object_bank
 from perception.training.pool import pooled, unpacked
 from perception.training.targets import make_targets
+from perception.training.virtual_points import as_read
 from tests.training.feed_makers import numbered_clip
 from tests.training.makers import small_settings
-from tests.training.scenes import boxes_at, crowded, rng_of, sample_with, settings_of
+from tests.training.scenes import boxes_at, crowded, fused_sample, rng_of, sample_with, settings_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -50,6 +51,16 @@ def test_a_gpu_gives_the_sample_of_the_cpu(values, seed):
         torch.testing.assert_close(found.points.cpu(), expected.points, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.boxes.cpu(), expected.boxes, rtol=1e-5, atol=1e-5, equal_nan=True)
     assert found.labels.tolist() == expected.labels.tolist()
+
+
+def test_a_gpu_gives_the_sample_with_virtual_points_of_the_cpu():
+    settings = settings_of(**MOVED, **{name: value for name, value in OTHER_LIDAR.items() if name not in ("bank", "beams", "sector")})
+    expected = augment_batch([fused_sample(seed=seed) for seed in range(3)], settings, rngs_of(3))
+    found = augment_batch([fused_sample(seed=seed).to("cuda") for seed in range(3)], settings, rngs_of(3))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.points.cpu(), theirs.points, rtol=1e-4, atol=1e-4)
+        assert (mine.num_points.cpu() - theirs.num_points).abs().sum() <= 2  # on the border of a box
+        assert torch.equal(as_read(mine.points).cpu(), as_read(mine.points.cpu()))
 
 
 def test_the_generator_decides_on_a_gpu_too():
