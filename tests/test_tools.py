@@ -242,6 +242,15 @@ def test_the_peer_of_the_detector_finds_the_same(kind):
     assert set(seconds) == set(module.STAGES)
 
 
+def test_the_network_that_ships_is_timed_by_stage():
+    pytest.importorskip("torch")
+    from tests.detection.small import cloud
+
+    module = tool("benchmark_detector")
+    seconds = module.measure_shipped(module.SHIPPED, cloud(), 2)
+    assert {stage: len(times) for stage, times in seconds.items() if stage in module.STAGES} == dict.fromkeys(module.STAGES, 2)
+
+
 def test_each_augmentation_changes_its_panel():
     pytest.importorskip("torch")
     from perception.core import NUSCENES_DETECTION

@@ -240,9 +240,12 @@ def _length(settings: LoopSettings, feed: Feed) -> Length:
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return getattr(torch, name)
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if able.get("amx_bf16") else torch.float32  # twice as fast; without AMX slower than float32
 
 
 def _laid_out(network: CenterPoint) -> CenterPoint:

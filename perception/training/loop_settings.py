@@ -38,7 +38,7 @@ class LoopSettings(BaseModel, frozen=True, extra="forbid"):
         0.999, description="of the running mean of the weights, which is what is kept; it starts lower. None: the last weights are kept"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the network's arithmetic (autocast); auto is bfloat16 on a GPU that has it, else float32"
+        "auto", description="of the network's arithmetic (autocast); auto is bfloat16 on a GPU or CPU (AMX) that has it, else float32"
     )
     compile: bool = Field(default=False, description="neck and head through torch.compile: minutes at the start, a quicker step after")
     checkpoint_minutes: PositiveFloat = Field(default=5.0, description="between two checkpoints")

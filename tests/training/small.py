@@ -113,7 +113,7 @@ def small_loop(
     published  with the real targets and losses; double: all in float64; scaled: with float16's scaler, whose arithmetic takes minutes here
     """
     processes = processes or Processes()
-    values: dict[str, Any] = {"steps": 6, "batch_size": 2, "log_every": 2, **settings}
+    values: dict[str, Any] = {"steps": 6, "batch_size": 2, "log_every": 2, "precision": "float32", **settings}
     loop_settings = LoopSettings.model_validate(values)
     feed = feed or FixedFeed(loop_settings.batch_size, processes.rank, processes.count)
     network, chosen = small_network(double=double), {"targets": object_counts, "loss": square_loss} | (parts or {})

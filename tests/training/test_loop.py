@@ -112,6 +112,12 @@ def test_samples_are_augmented_by_seed_batch_and_place():
     assert [progress for *_, progress in seen] == [0.0, 0.0, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(("able", "expected"), [({"amx_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32"), ({}, "float32")])
+def test_auto_is_bfloat16_where_the_cpu_multiplies_it(monkeypatch, able, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert small_loop(precision="auto").precision == getattr(torch, expected)
+
+
 def test_bfloat16_learns_nearly_the_same():
     exact, rough = (trained(small_loop(steps=20, precision=name)) for name in ("float32", "bfloat16"))
     assert rough == pytest.approx(exact, rel=0.05)
