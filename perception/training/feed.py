@@ -87,7 +87,7 @@ def open_feed(
         )
         pool = ClipPool(classes, detector.frame, device)
         return (ArrivalFeed if source.fresh_per_step == "auto" else PoolFeed)(source, streets, pool, plan, settings.workers)
-    samples = open_source(source, frame=detector.frame, sweeps=detector.sweeps)
+    samples = open_source(source, frame=detector.frame, sweeps=detector.sweeps, window=detector.window)
     order = balanced_order(samples, classes, seed) if source.class_balanced else np.arange(len(samples))
     return EpochFeed(samples, order, classes, detector.frame, plan, settings.workers, device)
 

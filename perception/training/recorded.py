@@ -40,7 +40,7 @@ def recorded_samples(
         settings = settings.model_copy(update={"instances": instances})
     expect_instances(settings, detector)
     classes, cpu = classes_of(detector), torch.device("cpu")
-    source = open_source(settings, frame=detector.frame, sweeps=detector.sweeps)  # type: ignore[arg-type]
+    source = open_source(settings, frame=detector.frame, sweeps=detector.sweeps, window=detector.window)  # type: ignore[arg-type]
     total = len(source)
     # The last one again rather than one beyond the end, which the processes would reach for ahead of time.
     ahead: Workers[int, LabelledCloud | PackedClip] = Workers(

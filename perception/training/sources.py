@@ -54,14 +54,16 @@ class DriveFrames:
     frame: str
     sweeps: int
     instances: InstancesConfig | None = None
+    window: float | None = None
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def __call__(self, index: int) -> LabelledCloud:
         drive, number, folder = self._frames[index]
-        sweeps, is_kitti = folder.sweeps or self.sweeps, kind_of(folder.root) == "kitti"
-        return labelled_cloud(drive[number], frame=self.frame, sweeps=sweeps, is_kitti=is_kitti, fused=self._fused(folder.root))
+        sweeps, within = (self.sweeps, self.window) if folder.sweeps is None else (folder.sweeps, None)
+        options = {"is_kitti": kind_of(folder.root) == "kitti", "fused": self._fused(folder.root)}
+        return labelled_cloud(drive[number], frame=self.frame, sweeps=sweeps, within=within, **options)
 
     def class_names(self) -> Iterator[Sequence[str]]:
         for drive, number, _ in self._frames:
@@ -100,7 +102,7 @@ class DriveFrames:
         return {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in ("folders", "frame", "sweeps", "instances")}
+        return {name: getattr(self, name) for name in ("folders", "frame", "sweeps", "instances", "window")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -136,23 +138,32 @@ class ClipFiles:
         return paths
 
 
-def open_source(settings: DrivesSettings | ClipsSettings, *, frame: str, sweeps: int) -> Source:
-    """The samples that settings name, for a network trained in `frame` on `sweeps` sweeps."""
+def open_source(settings: DrivesSettings | ClipsSettings, *, frame: str, sweeps: int, window: float | None = None) -> Source:
+    """The samples that settings name, for a network trained in `frame` on `sweeps` sweeps, or those of them within `window` seconds."""
     if isinstance(settings, ClipsSettings):
         return ClipFiles(settings.folder)
-    return DriveFrames(settings.folders, frame, sweeps, settings.instances)
+    return DriveFrames(settings.folders, frame, sweeps, settings.instances, window)
 
 
-def labelled_cloud(record: Frame, *, frame: str, sweeps: int, is_kitti: bool = False, fused: FusedClouds | None = None) -> LabelledCloud:
+def labelled_cloud(
+    record: Frame,
+    *,
+    frame: str,
+    sweeps: int,
+    within: float | None = None,
+    is_kitti: bool = False,
+    fused: FusedClouds | None = None,
+) -> LabelledCloud:
     """A frame with truth as something to train on, in the network's frame; see `DriveFrames`.
 
-    fused  adds virtual points: what is read in place of the sweeps alone
+    within  as `accumulate_sweeps` has it
+    fused   adds virtual points: what is read in place of the sweeps alone
     Objects get the number of returns of the key sweep in their boxes where the recording does not have it, or where only a part of the
     cloud is used. Raises DataError for a frame without truth.
     """
     if record.truth is None:
         raise DataError(f"frame {record.token}: expected one with truth")
-    points = accumulate_sweeps(record, sweeps).points if fused is None else fused(record, sweeps)
+    points = accumulate_sweeps(record, sweeps, within=within).points if fused is None else fused(record, sweeps, within)
     ego = record.lidar_to_ego.apply(points[:, :3].astype(np.float64))
     truth = record.truth.transformed(record.ego_to_global.inverse())
     keep = np.ones(len(points), bool) if record.labelled_view is None else record.labelled_view.contains(ego)

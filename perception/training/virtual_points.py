@@ -52,11 +52,11 @@ class FusedClouds:
         self._source = build_source(at_root(config, root))
         self._settings = config.virtual_points
 
-    def __call__(self, frame: Frame, sweeps: int) -> np.ndarray:
+    def __call__(self, frame: Frame, sweeps: int, within: float | None = None) -> np.ndarray:
         """The returns of the key sweep come first. DataError for a frame without cameras, and as source and clouds say."""
         if not frame.cameras:
             raise DataError(f"frame {frame.token}: expected cameras, whose pictures show the instances, got none")
-        rows = fused_cloud(frame, self._source.find(frame.cameras), sweeps, self._settings)
+        rows = fused_cloud(frame, self._source.find(frame.cameras), sweeps, self._settings, within=within)
         return np.concatenate([rows[:, :4], rows[:, 15:], rows[:, 4:15]], axis=1)
 
 

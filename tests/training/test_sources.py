@@ -127,6 +127,15 @@ def test_returns_of_earlier_sweeps_are_not_counted(kitti):
         assert len(cloud.points) > 4
 
 
+def test_sweeps_keep_to_the_window_of_the_network(kitti):
+    """Ten frames a second: two of five lie within 0.15 s, and where the drive begins the key sweep is not repeated."""
+    settings = DrivesSettings.model_validate({"name": "drives", "folders": [{"root": kitti}]})
+    source = open_source(settings, frame="ego", sweeps=5, window=0.15)
+    found = [source(number) for number in (0, 1)]
+    assert [np.unique(np.rint(10 * cloud.points[:, 4])).tolist() for cloud in found] == [[0], [0, 1]]
+    np.testing.assert_array_equal(found[0].points, source_of(kitti, sweeps=1)(0).points)
+
+
 def test_a_folder_may_have_a_number_of_sweeps_of_its_own(kitti):
     settings = DrivesSettings.model_validate({"name": "drives", "folders": [{"root": kitti, "sweeps": 1}]})
     own = open_source(settings, frame="ego", sweeps=3)(1)
