@@ -88,11 +88,17 @@ def _place(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, lis
         if isinstance(current, type) and issubclass(current, BaseModel):
             known = list(current.model_fields)
             field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
+            current = _without_none(field.annotation) if field else None
         else:  # into a dict or list: its values
             current = (get_args(current) or (None,))[-1]
             current = get_args(current)[0] if get_origin(current) is Annotated else current
     return ".".join(keys), known
+
+
+def _without_none(annotation: Any) -> Any:
+    """X of `X | None`; anything else stays as it is."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and type(None) in get_args(annotation) else annotation
 
 
 def _tagged(union: Any, tag: int | str) -> Any:

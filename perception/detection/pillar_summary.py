@@ -130,8 +130,10 @@ class PillarSummaryReader(nn.Module):
         """(M, bands) int32: the points of each pillar in each band of height."""
         count, pillar = self.bands.number, voxels.pillar_of_point
         step = (self.bands.upper - self.bands.lower) / count
-        z = voxels.points[:, 2].contiguous()
-        band = z.sub_(self.bands.lower).mul_(1 / step).nan_to_num_(0.0).clamp_(0, count - 1).to(torch.int32)
+        z = (
+            voxels.points[:, 2] - self.bands.lower
+        )  # not in place: a single point's column counts as contiguous, and would be the cloud's own
+        band = z.mul_(1 / step).nan_to_num_(0.0).clamp_(0, count - 1).to(torch.int32)
         place = (pillar * count).add_(band).clamp_(min=-1).add_(1).long()  # 0 for a point outside
         found = torch.zeros(1 + len(voxels.coords) * count, dtype=torch.int32, device=z.device)
         return found.scatter_add_(0, place, found.new_ones(()).expand(len(place)))[1:].view(-1, count)  # integers: in any order the same

@@ -127,7 +127,7 @@ def build_object_bank(
 
     classes        of the samples' labels
     frame          of the samples
-    min_points     objects with fewer points, all sweeps counted, are left out
+    min_points     objects with fewer points, all sweeps counted, are left out; virtual points (MVP) count too, as published
     max_per_class  as many of a class at the most: of all that there are, each as likely as any other (`seed`)
     """
     rng = np.random.default_rng(seed)

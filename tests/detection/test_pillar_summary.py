@@ -130,6 +130,14 @@ def test_folding_changes_nothing_but_rounding():
     torch.testing.assert_close(folded(ours)(voxels).features, ours(voxels).features, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_single_point_stays_as_it_is():
+    cloud = points((1.5, 0.5, 1, 9, 0))
+    ours = reader().eval()
+    assert ours._features(ours.voxelize([cloud]))[0, 2] == 1  # the reach along z
+    assert cloud.tolist() == [[1.5, 0.5, 1, 9, 0]]
+
+
 def test_directions_come_in_opposites():
     ours = reader(16)
     assert torch.equal(ours.directions[:8], -ours.directions[8:])

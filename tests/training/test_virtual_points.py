@@ -184,6 +184,18 @@ def test_instances_may_be_a_short_text_and_stay_when_the_folder_changes(tmp_path
         load_training_config(tmp_path / "training.yaml", changes=["data.source.instances=simulatd:x"])
 
 
+@pytest.mark.parametrize(
+    ("instances", "message"),
+    [
+        ({"instances": {"name": "simulated", "pth": "x"}}, "source.instances.instances.pth: unknown key.*did you mean 'path'"),
+        ({"instances": {"name": "file", "path": "x"}, "virtual_point": {}}, "virtual_point: unknown key.*did you mean 'virtual_points'"),
+    ],
+)
+def test_wrong_keys_are_named(instances, message):
+    with pytest.raises(UsageError, match=message):
+        parse_config({"source": {"name": "drives", "folders": [{"root": "x"}], "instances": instances}}, DataSettings, where="data.yaml")
+
+
 def test_the_shipped_configurations_differ_in_the_reader_only():
     plain, found = load_training_config("train_compact_mvp", changes=["detector=compact"]), load_training_config("train_compact_mvp")
     reader = plain.detector.reader.model_copy(update={"virtual": True})
