@@ -115,6 +115,8 @@ def fuse(frame: Frame, data: Path, source: str | None, num: int = 50) -> Fused:
         owner = np.concatenate([np.zeros(0, np.int64), *[named[name] for name in views if name in named]])
         share = _returns_in_boxes(frame, points, instances, views, owner)
     hits, inside = share
+    if len(hits):
+        hits, inside = hits * (owner >= 0), inside * (owner >= 0)
     clean = inside >= CLEAN * np.maximum(hits, 1) if len(hits) else np.zeros(len(owner), bool)
     returns = float(inside.sum() / hits.sum()) if hits.sum() else np.nan
     return Fused(frame, instances, views, points, made, owner[made.virtual_instance], clean[made.virtual_instance], returns)
@@ -149,17 +151,22 @@ def told(found: Fused) -> str:
     lines.append(f"{count} instances, {len(made.virtual)} virtual points of {len(np.unique(made.virtual_instance))} of them")
     lines.append(f"{len(found.points)} points of the lidar, {len(made.painted)} of them in masks")
     inside = in_own_boxes(found)
-    if inside is not None and len(inside):
-        is_own = bool((found.row >= 0).all())
-        names = np.array(MVP_CLASSES.names)[made.virtual[:, 3:13].argmax(axis=1)]
-        parts = [f"{name} {100 * inside[names == name].mean():.0f} %" for name in sorted(set(names))]
-        of = "the box of their own object" if is_own else "a true box of their class"
-        lines.append(f"virtual points in {of} and {GROWN} m around: {100 * inside.mean():.1f} % ({', '.join(parts)})")
-        if is_own:
-            lines.append(f"points of the lidar in masks, counted likewise: {100 * found.returns:.1f} %")
-        if found.is_clean.any():
-            share, count = 100 * inside[found.is_clean].mean(), np.count_nonzero(found.is_clean)
-            lines.append(f"of masks with {100 * CLEAN:.0f} % or more of such points: {share:.1f} % of {count} virtual points")
+    if inside is None or len(inside) == 0:
+        return "\n".join(lines)
+    names = np.array(MVP_CLASSES.names)[made.virtual[:, 3:13].argmax(axis=1)]
+    counted = found.row >= 0
+    of = "the box of their own object"
+    if not counted.any():  # the masks name no objects
+        counted, of = np.ones(len(inside), bool), "a true box of their class"
+    parts = [f"{name} {100 * inside[counted & (names == name)].mean():.0f} %" for name in sorted(set(names[counted]))]
+    lines.append(f"virtual points in {of} and {GROWN} m around: {100 * inside[counted].mean():.1f} % ({', '.join(parts)})")
+    if not counted.all():
+        lines.append(f"{np.count_nonzero(~counted)} of masks whose objects are not annotated are not counted")
+    if not np.isnan(found.returns):
+        lines.append(f"points of the lidar in masks, counted likewise: {100 * found.returns:.1f} %")
+    if found.is_clean.any():
+        share, count = 100 * inside[found.is_clean].mean(), np.count_nonzero(found.is_clean)
+        lines.append(f"of masks with {100 * CLEAN:.0f} % or more of such points: {share:.1f} % of {count} virtual points")
     return "\n".join(lines)
 
 
