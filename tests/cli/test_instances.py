@@ -178,7 +178,7 @@ def with_damaged_codes(document):
         pytest.param(of_half_the_size, "expected masks of 1600 x 900 pixels, as its pictures have, got 800 x 450", id="half the size"),
         pytest.param(resized, "expected a run-length code of size [900, 1600], got", id="codes of another size"),
         pytest.param(of_another_drive, "masks.json: expected the picture ", id="another drive's"),
-        pytest.param(of_an_unknown_class, "name: 'unicorn': expected", id="unknown class"),
+        pytest.param(of_an_unknown_class, "'unicorn': expected one of", id="unknown class"),
         pytest.param(with_a_wrong_category, "category_id: expected the id of a category, got 99", id="category that is not there"),
         pytest.param(with_damaged_codes, "mask ", id="damaged code"),
     ],
