@@ -100,7 +100,7 @@ def fuse(frame: Frame, data: Path, source: str | None, num: int = 50) -> Fused:
     if source is None:
         pictures = truth_pictures(frame)
     elif source == "simulated" or Path(source).suffix == ".json":
-        files = FileInstances(FileSettings(path=data / "masks" if source == "simulated" else Path(source)))
+        files = FileInstances(FileSettings(path=data / "masks" if source == "simulated" else Path(source), on_missing="error"))
         files.find(frame.cameras)  # says which picture is not there
         pictures = {name: shown for name, camera in frame.cameras.items() if (shown := files.picture(camera)) is not None}
     instances = {name: Instances.from_picture(shown, name) for name, shown in pictures.items()}
@@ -109,15 +109,14 @@ def fuse(frame: Frame, data: Path, source: str | None, num: int = 50) -> Fused:
     views = camera_views(frame, frame.cameras)
     points = frame.cloud.points
     made = virtual_points(points, instances, views, num, seed=[0, frame.timestamp_us])
-    owner, share = np.full(sum(map(len, instances.values())), -1), (np.zeros(0), np.zeros(0))
+    owner = np.full(sum(map(len, instances.values())), -1)
+    share = np.zeros(len(owner)), np.zeros(len(owner))
     if frame.truth is not None and pictures:
         named = instance_rows(pictures, frame.truth)
         owner = np.concatenate([np.zeros(0, np.int64), *[named[name] for name in views if name in named]])
         share = _returns_in_boxes(frame, points, instances, views, owner)
     hits, inside = share
-    if len(hits):
-        hits, inside = hits * (owner >= 0), inside * (owner >= 0)
-    clean = inside >= CLEAN * np.maximum(hits, 1) if len(hits) else np.zeros(len(owner), bool)
+    clean = inside >= CLEAN * np.maximum(hits, 1)
     returns = float(inside.sum() / hits.sum()) if hits.sum() else np.nan
     return Fused(frame, instances, views, points, made, owner[made.virtual_instance], clean[made.virtual_instance], returns)
 
@@ -125,13 +124,17 @@ def fuse(frame: Frame, data: Path, source: str | None, num: int = 50) -> Fused:
 def _returns_in_boxes(
     frame: Frame, points: np.ndarray, instances: Mapping[str, Instances], views: Mapping[str, CameraView], owner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(I,), (I,): how many points of the lidar lie in the mask of each instance, and how many of them in its own enlarged box too."""
+    """(I,), (I,): how many points of the lidar lie in the mask of each instance, and how many of them in its own enlarged box too.
+
+    0 of both where the instance's object is not known.
+    """
     names = [name for name in views if len(instances.get(name, ()))]
     members = MaskIndex([instances[name] for name in names]).members(points, [views[name] for name in names])
     holds = _in_boxes(frame, points[members.point])
     own = owner[members.instance]
     is_inside = holds[np.maximum(own, 0), np.arange(len(own))] & (own >= 0)
-    return np.bincount(members.instance, minlength=len(owner)), np.bincount(members.instance, weights=is_inside, minlength=len(owner))
+    hits, inside = (np.bincount(members.instance, weights=weights, minlength=len(owner)) for weights in (own >= 0, is_inside))
+    return hits, inside
 
 
 def _in_boxes(frame: Frame, points: np.ndarray) -> np.ndarray:
@@ -219,7 +222,7 @@ def _camera(found: Fused, name: str, width_px: int) -> Image.Image:
     for i in range(len(shown)):
         small = np.asarray(Image.fromarray(shown.mask(i)).resize(picture.size, Image.Resampling.NEAREST))
         color = np.array(class_color(shown.classes.names[shown.label[i]]))
-        edge = small & ~binary_erosion(small)
+        edge = small & np.logical_not(binary_erosion(small))
         pixels[small] = (0.85 * pixels[small] + 0.15 * color).astype(np.uint8)
         pixels[edge] = color
     painted = np.zeros(len(found.points), bool)
