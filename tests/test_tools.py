@@ -266,3 +266,28 @@ def test_each_augmentation_changes_its_panel():
         panels.append(module.draw_sample(found, "" if "grey" not in title else "grey: intensity", radius=35, size=300).tobytes())
     assert len(panels) % module.COLUMNS == 0
     assert len(set(panels)) == len(panels)
+
+
+def test_the_peer_of_virtual_points_makes_the_same(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from perception.fusion import virtual_points
+    from perception.fusion.members import draw_ranks
+
+    bench = tool("benchmark_fusion")
+    views, masks = bench.rig(), bench.street_masks(seed=3)
+    masks["CAM_2"][:2] = False  # one without pixels, one with fewer than are drawn
+    masks["CAM_2"][1, 450, 800:812] = True
+    pictures = bench.instances_of(masks)
+    points = bench.ten_sweeps(264_000)[:34_688]
+    area = np.concatenate([pictures[name].spans.area for name in views])
+    ranks = draw_ranks(area, bench.NUM_DRAWN, np.random.default_rng(0))
+    ours = virtual_points(points, pictures, views, ranks=ranks)
+    for decoded in (None, masks):
+        virtual, painted, rows = bench.plain_numpy(points, pictures, views, ranks=ranks, masks=decoded)
+        np.testing.assert_array_equal(rows, ours.painted_row)
+        np.testing.assert_array_equal(painted, ours.painted)
+        np.testing.assert_array_equal(virtual[:, 3:], ours.virtual[:, 3:])
+        np.testing.assert_allclose(virtual[:, :3], ours.virtual[:, :3], rtol=1e-5, atol=1e-5)
+    assert len(ours.virtual) > 500
+    assert len(ours.painted) > 500
+    assert len(bench.plain_numpy(points, pictures, views)[0]) == len(ours.virtual)  # drawn by itself

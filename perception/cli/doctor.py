@@ -1,7 +1,8 @@
 """`perception doctor`: what is installed, which backend each part has, and what to install for the rest.
 
 Packages are found, not imported: versions come from their metadata. Only torch is imported, where it is installed, because its build
-of CUDA is known to itself alone. Nothing here raises: what is broken becomes a row.
+of CUDA is known to itself alone, and torchvision, which beside another build of torch is there and does not work. Nothing here raises:
+what is broken becomes a row.
 """
 
 import importlib.metadata
@@ -22,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import perception
-from perception.core.errors import DETECTRON2_COMMAND
+from perception.core.errors import DETECTRON2_COMMAND, torchvision_command
 
 State = Literal["ok", "missing", "problem", "info"]
 _COLOURS = {"ok": "green", "missing": "yellow", "problem": "bold red", "info": "default"}
@@ -143,7 +144,8 @@ def examine() -> Report:
                 rows.append(Row(group, "torch", torch.state, torch.detail, torch.remedy.format(remedy)))
             else:
                 rows.append(package_row(group, package, remedy))
-        if extra == "fusion":
+        if extra == "fusion":  # networks that find instances; none is needed where their masks come from files
+            rows.append(torchvision_row(group, torch))
             rows.append(package_row(group, Package("detectron2"), DETECTRON2_COMMAND))
     rows += gpu_rows(torch)
     rows += backend_rows()
@@ -245,6 +247,7 @@ class Torch:
     remedy: str = ""
     cuda: str | None = None
     sees_gpu: bool = False
+    version: str = ""
 
 
 def examine_torch() -> Torch:
@@ -258,8 +261,21 @@ def examine_torch() -> Torch:
         return Torch("problem", f"does not import: {first_line(error)}", "pip install --force-reinstall torch")
     build = f"built for CUDA {cuda}" if cuda else "CPU build"
     if numbers(version) < _MINIMAL_TORCH:
-        return Torch("problem", f"{version}, {build}: expected 2.9 or newer", "pip install 'torch>=2.9'", cuda, sees_gpu)
-    return Torch("ok", f"{version}, {build}", "", cuda, sees_gpu)
+        return Torch("problem", f"{version}, {build}: expected 2.9 or newer", "pip install 'torch>=2.9'", cuda, sees_gpu, version)
+    return Torch("ok", f"{version}, {build}", "", cuda, sees_gpu, version)
+
+
+def torchvision_row(group: str, torch: Torch) -> Row:
+    """Whether torchvision is there and runs beside this torch; the command names the version and the build that do."""
+    row = package_row(group, Package("torchvision"), torchvision_command(torch.version))
+    if row.state != "ok" or torch.state != "ok":
+        return row
+    try:
+        import_module("torchvision")
+    except Exception as error:  # noqa: BLE001  without its operators RuntimeError, with another library OSError
+        detail = f"{row.detail} does not work beside torch {torch.version}: {first_line(error)}"
+        return Row(group, "torchvision", "problem", detail, f"{torchvision_command(torch.version)} --force-reinstall --no-deps")
+    return row
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 A message says where, what was expected, what was found, and what to do.
 """
 
+import re
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,18 @@ from typing import Any
 DETECTRON2_COMMAND = (
     "pip install 'setuptools<81' wheel && pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
 )
+
+
+def torchvision_command(torch: str) -> str:
+    """The command that installs the torchvision that belongs to a torch, whose version says "2.13.0+cpu": 0.28, built likewise.
+
+    Each minor version of torch has one of torchvision, 15 higher. Beside a torch of another build its operators are missing.
+    """
+    version, _, build = torch.partition("+")
+    match = re.match(r"2\.(\d+)", version)
+    wanted = f"torchvision==0.{int(match[1]) + 15}.*" if match else "torchvision"
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if re.fullmatch(r"cpu|cu\d+|rocm[\d.]+", build) else ""
+    return f"pip install '{wanted}'{index}"
 
 
 class PerceptionError(Exception):

@@ -85,9 +85,9 @@ class Job:
         other = seconds.get("detect", 0.0) - sum(self.network.values())
         stages = {"wait for reading": seconds.get("wait", 0.0), "detect": seconds.get("detect", 0.0), **network, "  rest": other}
         stages |= {"track": seconds.get("track", 0.0), "write": seconds.get("write", 0.0), "all": self.wall}
-        lines = [f"mean of {self.frames} frames", f"{'read (beside)':<18}{1e3 * seconds.get('read', 0.0) / count:>9.1f} ms"]
-        lines += [f"{'  of it ' + stage:<18}{1e3 * s / count:>9.1f} ms" for stage, s in self.reading.items()]
-        lines += [f"{stage:<18}{1e3 * s / count:>9.1f} ms{100 * s / (self.wall or 1):>6.0f} %" for stage, s in stages.items()]
+        lines = [f"mean of {self.frames} frames", f"{'read (beside)':<23}{1e3 * seconds.get('read', 0.0) / count:>9.1f} ms"]
+        lines += [f"{'  of it ' + stage:<23}{1e3 * s / count:>9.1f} ms" for stage, s in self.reading.items()]
+        lines += [f"{stage:<23}{1e3 * s / count:>9.1f} ms{100 * s / (self.wall or 1):>6.0f} %" for stage, s in stages.items()]
         return "\n".join(lines)
 
 
@@ -105,10 +105,10 @@ def run_recording(
 ) -> Job:
     """`run_drives` over the drives of a recording with a detector of ours; run.json tells settings, weights and data set.
 
-    tracker  settings of the tracker (YAML); without it those that come with the package
-    track    False: detections only
+    tracker    settings of the tracker (YAML); without it those that come with the package
+    track      False: detections only
     instances  what the cameras' pictures show, for a network of virtual points: settings, or a text as `load_source_config` takes it
-    tell     called with one line about what takes long
+    tell       called with one line about what takes long
     Raises UsageError for settings, names and devices that are not there, CheckpointError for weights that do not fit, DataError for a
     recording that cannot be opened; none of them leaves anything behind.
     """

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from typer.testing import CliRunner
 
-from perception.core.errors import DETECTRON2_COMMAND
+from perception.core.errors import DETECTRON2_COMMAND, torchvision_command
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -156,6 +156,45 @@ def test_detectron2_is_no_extra_and_comes_with_its_command(no_torch, no_gpu, rec
     row = module.examine().row("extra fusion", "detectron2")
     assert (row.state, row.remedy) == ("missing", DETECTRON2_COMMAND)
     assert "git+https://github.com/facebookresearch/detectron2.git" in DETECTRON2_COMMAND
+
+
+@pytest.mark.parametrize(
+    ("torch", "command"),
+    [
+        pytest.param("2.13.0+cpu", "pip install 'torchvision==0.28.*' --index-url https://download.pytorch.org/whl/cpu", id="CPU build"),
+        pytest.param("2.9.1+cu126", "pip install 'torchvision==0.24.*' --index-url https://download.pytorch.org/whl/cu126", id="CUDA"),
+        pytest.param("2.14.1", "pip install 'torchvision==0.29.*'", id="no build told"),
+        pytest.param("2.14.0a0+git1f2e", "pip install 'torchvision==0.29.*'", id="built from source"),
+        pytest.param("", "pip install 'torchvision'", id="no torch"),
+    ],
+)
+def test_the_torchvision_that_belongs_to_a_torch(torch, command):
+    assert torchvision_command(torch) == command
+
+
+def test_torchvision_is_no_extra_and_comes_with_its_command(monkeypatch, no_gpu, record):
+    record({})
+    monkeypatch.setattr(module, "examine_torch", lambda: module.Torch("ok", "2.13.0+cpu, CPU build", version="2.13.0+cpu"))
+    row = module.examine().row("extra fusion", "torchvision")
+    assert (row.state, row.detail, row.remedy) == ("missing", "not installed", torchvision_command("2.13.0+cpu"))
+
+
+def test_a_torchvision_of_another_build_is_a_problem(monkeypatch, no_gpu, record):
+    record({"torchvision": ("0.28.0", "torchvision")})
+    found = {"ok": module.Torch("ok", "2.13.0+cpu, CPU build", version="2.13.0+cpu"), "missing": module.Torch("missing", "", "{}")}
+
+    def load(name):
+        raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+    row = module.torchvision_row("extra fusion", found["missing"])
+    assert (row.state, row.detail) == ("ok", "0.28.0")  # nothing is imported without torch
+    monkeypatch.setattr(module, "import_module", lambda _name: None)
+    assert module.torchvision_row("extra fusion", found["ok"]).state == "ok"
+    monkeypatch.setattr(module, "import_module", load)
+    row = module.torchvision_row("extra fusion", found["ok"])
+    assert row.state == "problem"
+    assert row.detail == "0.28.0 does not work beside torch 2.13.0+cpu: RuntimeError: operator torchvision::nms does not exist"
+    assert row.remedy.endswith("whl/cpu --force-reinstall --no-deps")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Cameras in a run: `perception instances` writes what the pictures show, and `perception run --instances` reads it."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ from perception.export import open_run
 from perception.fusion import build_source
 from perception.pipeline import write_instances
 from tests.detection.small import small_config
+from tests.fusion import stand_ins
 from tests.pipeline.makers import SyntheticDrive, write_small_nuscenes
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,10 @@ def test_pictures_change_what_is_found_and_nothing_is_kept_on_disk(run, root, tm
     before = {path for path in root.rglob("*") if path.is_file()}
     code, out, _ = run("with", f"simulated:{root}", "--profile")
     assert code == 0
-    assert any(line.startswith("  of it virtual points") for line in out)
+    (shown,) = [k for k, line in enumerate(out) if line.startswith("read (beside)")]
+    for line, stage in zip(out[shown + 1 : shown + 3], ("instances", "virtual points"), strict=True):
+        assert re.fullmatch(rf"  of it {stage} +\d+\.\d ms", line)
+    assert len({len(line.split(" ms")[0]) for line in out[shown : shown + 4]}) == 1  # one below the other
     assert run("without", settings)[0] == 0
     assert results(tmp_path / "with")["results"] != results(tmp_path / "without")["results"]
     assert {path for path in root.rglob("*") if path.is_file()} == before
@@ -119,6 +125,110 @@ def test_a_drive_without_cameras_is_named(run, config, call, root, tmp_path):
     assert "expected the picture" in err[-1]
     with pytest.raises(DataError, match="drive drive: expected frames with cameras, got none"):
         write_instances([SyntheticDrive()], build_source(f"simulated:{root}"), tmp_path / "m.json")
+
+
+def whole(document):
+    return json.dumps(document)
+
+
+def of_half_the_size(document):
+    """As a network sees a picture that was made smaller, masks not pasted back."""
+    for image in document["images"]:
+        image["width"], image["height"] = image["width"] // 2, image["height"] // 2
+    document["annotations"] = []
+    return json.dumps(document)
+
+
+def resized(document):
+    """Only the codes: images keep their size."""
+    for row in document["annotations"]:
+        row["segmentation"] = {"size": [450, 800], "counts": ""}
+    return json.dumps(document)
+
+
+def of_another_drive(document):
+    for image in document["images"]:
+        image["sample_data_token"] = "other-" + image["sample_data_token"]
+    document["annotations"] = []
+    return json.dumps(document)
+
+
+def of_an_unknown_class(document):
+    for row in document["categories"]:
+        row["name"] = row["name"].replace("car", "unicorn")
+    return json.dumps(document)
+
+
+def with_a_wrong_category(document):
+    document["annotations"][0]["category_id"] = 99
+    return json.dumps(document)
+
+
+def with_damaged_codes(document):
+    document["annotations"][0]["segmentation"]["counts"] = "11"
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(lambda d: whole(d)[:5000], "masks.json: invalid JSON: ", id="cut short"),
+        pytest.param(lambda _: "", "masks.json: invalid JSON: ", id="empty file"),
+        pytest.param(lambda _: "[]", "expected an object with images, categories and annotations, got []", id="a list"),
+        pytest.param(of_half_the_size, "expected masks of 1600 x 900 pixels, as its pictures have, got 800 x 450", id="half the size"),
+        pytest.param(resized, "expected a run-length code of size [900, 1600], got", id="codes of another size"),
+        pytest.param(of_another_drive, "masks.json: expected the picture ", id="another drive's"),
+        pytest.param(of_an_unknown_class, "'unicorn': expected one of", id="unknown class"),
+        pytest.param(with_a_wrong_category, "category_id: expected the id of a category, got 99", id="category that is not there"),
+        pytest.param(with_damaged_codes, "mask ", id="damaged code"),
+    ],
+)
+def test_masks_that_do_not_fit_are_named_in_one_line(run, exact, tmp_path, damage, message):
+    path = tmp_path / "masks.json"
+    path.write_text(damage(json.loads(exact.read_text())))
+    code, _, err = run("run", f"file:{path}")
+    failures = [line for line in err if "failed" in line or "error" in line]
+    assert (code, len(failures)) == (1, 1)
+    assert message in failures[0]
+
+
+@pytest.fixture
+def exact(root):
+    (path,) = (root / "masks").glob("*.json")
+    return path
+
+
+def test_masks_without_pixels_pictures_without_masks_and_cameras_that_are_not_there_change_nothing(run, exact, tmp_path):
+    settings = tmp_path / "none.yaml"
+    settings.write_text(yaml.safe_dump({"instances": {"name": "file", "path": str(exact)}, "virtual_points": {"min_score": 1.0}}))
+    document = json.loads(exact.read_text())
+    for number, row in enumerate(document["annotations"]):
+        row["score"] = 0.5
+        if number % 2:  # left out as uncertain or as empty, which is the same
+            del row["score"]
+            row["segmentation"]["counts"], row["area"] = [900 * 1600], 0
+    document["images"].append(document["images"][0] | {"id": 9999, "sample_data_token": "of-a-camera-that-is-not-there"})
+    document["annotations"].append(document["annotations"][0] | {"id": 9999, "image_id": 9999, "sample_data_token": "", "score": 1.0})
+    (tmp_path / "odd.json").write_text(json.dumps(document))
+    settings.write_text(settings.read_text().replace(str(exact), str(tmp_path / "odd.json")))
+    (tmp_path / "bare.json").write_text(json.dumps(document | {"annotations": []}))
+    assert (run("odd", settings)[0], run("bare", f"file:{tmp_path / 'bare.json'}")[0]) == (0, 0)
+    assert results(tmp_path / "odd") == results(tmp_path / "bare")
+
+
+def test_pictures_that_are_gone_matter_to_those_who_look_at_them_only(call, root, config, exact, tmp_path, monkeypatch):
+    stand_ins.install(monkeypatch)
+    data = tmp_path / "data"
+    shutil.copytree(root, data)
+    gone = sorted((data / "samples" / "CAM_BACK").iterdir())
+    for path in gone:
+        path.unlink()
+    torch.save({"layer.weight": torch.ones(2, 2), "layer.bias": torch.ones(2)}, tmp_path / "w.pth")
+    arguments = ("run", data, "--config", config, "--seed", "0")
+    assert call(*arguments, "--out", tmp_path / "masks", "--instances", f"file:{exact}")[0] == 0
+    code, _, err = call(*arguments, "--out", tmp_path / "looks", "--instances", f"torchvision:{tmp_path / 'w.pth'}")
+    assert code == 1
+    assert re.search(rf"failed: .*CAM_BACK: .*{gone[0].name}: expected .*; on_missing: skip goes on without this camera", err[-1])
 
 
 def test_several_drives_do_not_fit_one_file(root, tmp_path):

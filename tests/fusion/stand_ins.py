@@ -30,6 +30,7 @@ class TorchvisionNetwork(nn.Module):
         super().__init__()
         assert (weights, weights_backbone, num_classes) == (None, None, 91)
         self.threshold, self.layer = box_score_thresh, nn.Linear(2, 2)
+        self.norm = nn.BatchNorm2d(1, affine=False, track_running_stats=False)
 
     def forward(self, images):
         assert isinstance(images, list)

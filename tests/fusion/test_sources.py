@@ -256,8 +256,62 @@ def test_shares_are_kept_and_one_fault_does_not_change_another():
 
 def test_torchvision_that_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchvision.models", None)
-    with pytest.raises(MissingPackage, match=r"instances from torchvision need torchvision \(.*pip install torchvision"):
+    with pytest.raises(MissingPackage, match=r"instances from torchvision need torchvision \(.*pip install 'torchvision==0\.\d+\.\*'"):
         build_source(f"torchvision:{tmp_path / 'w.pth'}")
+
+
+@pytest.mark.parametrize(
+    ("options", "eps"),
+    [
+        pytest.param({}, 0.0, id="published weights were trained without"),
+        pytest.param({"architecture": "maskrcnn_resnet50_fpn_v2"}, 1e-5, id="those of v2 with it"),
+        pytest.param({"norm_eps": 1e-3}, 1e-3, id="as told"),
+    ],
+)
+def test_batch_norms_are_those_of_the_weights(options, eps, tmp_path, monkeypatch):
+    stand_ins.install(monkeypatch)
+    torch.save({"layer.weight": torch.ones(2, 2), "layer.bias": torch.ones(2)}, tmp_path / "w.pth")
+    config = InstancesConfig.model_validate({"instances": {"name": "torchvision", "weights": tmp_path / "w.pth", **options}})
+    assert build_source(config)._network.norm.eps == eps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
+def test_the_real_torchvision_finds_what_its_own_recipe_finds(name, tmp_path, monkeypatch):
+    """With weights that are random but for the classes' biases, stored as published ones are, loaded by torchvision's own builder."""
+    try:
+        from torchvision.models import detection
+    except Exception as error:  # noqa: BLE001  beside another build of torch RuntimeError
+        pytest.skip(f"needs the torchvision that belongs to this torch: {type(error).__name__}: {error}")
+    weights = detection.MaskRCNN_ResNet50_FPN_Weights if name == "maskrcnn_resnet50_fpn" else detection.MaskRCNN_ResNet50_FPN_V2_Weights
+    published = weights.COCO_V1
+    torch.manual_seed(0)
+    state = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    for key, value in state.items():
+        if key.endswith("running_var"):
+            value.uniform_(1e-5, 1.0)  # so small that what is added to it shows
+        if "bbox_pred" in key or key.endswith("cls_score.weight"):
+            value.zero_()
+    state["roi_heads.box_predictor.cls_score.bias"].zero_()[[1, 3, 18]] = torch.tensor([4.2, 4.0, 4.1])  # person, car, dog
+    state["roi_heads.mask_predictor.mask_fcn_logits.weight"] *= 1e-3
+    if name == "maskrcnn_resnet50_fpn":
+        state = {key: value for key, value in state.items() if "num_batches_tracked" not in key}  # of frozen batch norms
+    torch.save(state, tmp_path / "w.pth")
+    monkeypatch.setattr(type(published), "get_state_dict", lambda *_args, **_options: state)
+    theirs = getattr(detection, name)(weights=published, box_score_thresh=0.1, progress=False).eval()
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+    options = {"name": "torchvision", "weights": tmp_path / "w.pth", "architecture": name, "min_score": 0.1}
+    source = build_source(InstancesConfig.model_validate({"instances": options}))
+    found = source.find({"CAM_FRONT": camera(read_image=lambda: image)})["CAM_FRONT"]
+    with torch.inference_mode():
+        (output,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
+    kept = (output["labels"] != 18).numpy()
+    assert 1 <= len(found) == kept.sum() < len(kept)
+    np.testing.assert_array_equal(found.label, [LABEL("pedestrian" if k == 1 else "car") for k in output["labels"][kept]])
+    np.testing.assert_allclose(found.score, output["scores"][kept].double(), rtol=1e-5)
+    np.testing.assert_allclose(found.box, output["boxes"][kept].double(), atol=1e-3)
+    for mask, their in zip(range(len(found)), (output["masks"][kept, 0] > 0.5).numpy(), strict=True):
+        np.testing.assert_array_equal(found.mask(mask), their)
 
 
 def test_detectron2_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from perception.core.classes import COCO_CLASSES, COCO_TO_NUSCENES, NUSCENES_DETECTION
-from perception.core.errors import MissingPackage, require_package
+from perception.core.errors import MissingPackage, require_package, torchvision_command
 from perception.core.frame import Camera
 from perception.fusion.instances import Instances
 from perception.fusion.sources.source import SourceSettings, name_of, read_pictures
@@ -17,6 +17,8 @@ from perception.fusion.sources.weights import load_weights
 _UNUSED_IDS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))  # of COCO's category ids 1 to 90
 _COCO_IDS = [number for number in range(1, 91) if number not in _UNUSED_IDS]
 _NUM_CLASSES = 91
+# What is added to the variances of the batch norms: torchvision's published weights of the first network were trained without.
+_NORM_EPS = {"maskrcnn_resnet50_fpn": 0.0, "maskrcnn_resnet50_fpn_v2": 1e-5}
 
 
 class TorchvisionSettings(SourceSettings, frozen=True):
@@ -25,9 +27,16 @@ class TorchvisionSettings(SourceSettings, frozen=True):
     name: Literal["torchvision"] = "torchvision"
     weights: Path = Field(description="state of the network, .pth or .safetensors; nothing is downloaded")
     architecture: Literal["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"] = "maskrcnn_resnet50_fpn"
+    norm_eps: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="added to the variances of the batch norms; without it what torchvision's published weights need: 0, of v2 1e-5. "
+        "Weights trained with torchvision's own recipe need 1e-5",
+    )
     min_score: float = Field(0.3, ge=0, le=1, description="finds below it are left out")
     device: str = "cpu"
-    batch_size: int = Field(6, ge=1, description="pictures at once")
+    batch_size: int = Field(1, ge=1, description="pictures at once; each needs up to 2 GB, because masks come as large as the picture")
 
 
 class TorchvisionInstances:
@@ -41,10 +50,14 @@ class TorchvisionInstances:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise MissingPackage(
                 f"instances from torchvision need torchvision ({reason}); install the one that belongs to torch {torch.__version__}: "
-                "pip install torchvision"
+                f"{torchvision_command(str(torch.__version__))}"
             ) from error
         build = getattr(detection, settings.architecture)
         network = build(weights=None, weights_backbone=None, num_classes=_NUM_CLASSES, box_score_thresh=settings.min_score)
+        eps = _NORM_EPS[settings.architecture] if settings.norm_eps is None else settings.norm_eps
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = eps
         load_weights(network, Path(settings.weights))
         self._network, self._settings = network.to(settings.device).eval(), settings
         self._label = np.full(_NUM_CLASSES, -1)
