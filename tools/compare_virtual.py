@@ -4,7 +4,7 @@
     python tools/compare_virtual.py out/street --steps 400 --seeds 3 --out out/compare
 
 Both learn from the split simulated_train and are judged on simulated_val by nuScenes' AP. Masks have the faults of a network, as
-configs/train_compact_mvp.yaml says. What a call has trained, a later call with the same OUT does not train again.
+configs/train_compact_virtual.yaml says. What a call has trained, a later call with the same OUT does not train again.
 """
 
 import json
@@ -28,7 +28,7 @@ from perception.training.state import RECORD, WEIGHTS
 from perception.training.train import train
 from perception.training.virtual_points import at_root
 
-TRAINING = "train_compact_mvp"
+TRAINING = "train_compact_virtual"
 ARMS = ("without", "with")
 BANDS = ((0.0, 20.0), (20.0, 40.0), (40.0, 52.0))
 Pairs = Sequence[tuple[Detections, Detections]]

@@ -197,7 +197,10 @@ def test_wrong_keys_are_named(instances, message):
 
 
 def test_the_shipped_configurations_differ_in_the_reader_only():
-    plain, found = load_training_config("train_compact_mvp", changes=["detector=compact"]), load_training_config("train_compact_mvp")
+    plain, found = (
+        load_training_config("train_compact_virtual", changes=["detector=compact"]),
+        load_training_config("train_compact_virtual"),
+    )
     reader = plain.detector.reader.model_copy(update={"virtual": True})
     assert found.detector == plain.detector.model_copy(update={"reader": reader})
 
