@@ -306,7 +306,7 @@ def test_the_real_torchvision_finds_what_its_own_recipe_finds(name, tmp_path, mo
     with torch.inference_mode():
         (output,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
     kept = (output["labels"] != 18).numpy()
-    assert 1 <= len(found) == kept.sum() < len(kept)
+    assert len(found) == kept.sum() > 0
     np.testing.assert_array_equal(found.label, [LABEL("pedestrian" if k == 1 else "car") for k in output["labels"][kept]])
     np.testing.assert_allclose(found.score, output["scores"][kept].double(), rtol=1e-5)
     np.testing.assert_allclose(found.box, output["boxes"][kept].double(), atol=1e-3)
