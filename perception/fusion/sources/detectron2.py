@@ -12,7 +12,7 @@ from perception.core.classes import COCO_CLASSES, NUSCENES_DETECTION, class_of_c
 from perception.core.errors import DETECTRON2_COMMAND, MissingPackage, UsageError, require_package
 from perception.core.frame import Camera
 from perception.fusion.instances import Instances
-from perception.fusion.sources.source import SourceSettings, name_of, read_pictures
+from perception.fusion.sources.source import SourceSettings, find_with, name_of
 from perception.fusion.sources.weights import load_weights
 from perception.fusion.virtual_points import MVP_CLASSES
 
@@ -57,16 +57,11 @@ class Detectron2Instances:
             load_weights(self._predictor.model, Path(settings.weights))
 
     def find(self, cameras: Mapping[str, Camera], /) -> dict[str, Instances]:
-        import torch
+        options = self._settings
+        return find_with(self._outputs, self._instances, cameras, on_missing=options.on_missing, batch_size=options.batch_size)
 
-        pictures = read_pictures(cameras, self._settings.on_missing)
-        names, found = list(pictures), dict[str, Instances]()
-        with torch.inference_mode():
-            for first in range(0, len(names), self._settings.batch_size):
-                batch = names[first : first + self._settings.batch_size]
-                for name, output in zip(batch, self._predictor.model([self._input(pictures[name]) for name in batch]), strict=True):
-                    found[name] = self._instances(output["instances"], cameras[name], name)
-        return found
+    def _outputs(self, pictures: list[np.ndarray]) -> list[Any]:
+        return [output["instances"] for output in self._predictor.model([self._input(picture) for picture in pictures])]
 
     def _input(self, picture: np.ndarray) -> dict[str, Any]:
         """One picture as the network takes it: what `DefaultPredictor` does with the only one that it takes."""

@@ -1,7 +1,7 @@
 """What a source of instances is, and the settings that all sources share."""
 
-from collections.abc import Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -54,3 +54,29 @@ def read_pictures(cameras: Mapping[str, Camera], on_missing: OnMissing) -> dict[
             raise DataError(f"{name}: {error}; on_missing: skip goes on without this camera") from error
         pictures[name] = picture
     return pictures
+
+
+def find_with(
+    network: Callable[[list[np.ndarray]], Sequence[Any]],
+    to_instances: Callable[[Any, Camera, str], Instances],
+    cameras: Mapping[str, Camera],
+    *,
+    on_missing: OnMissing,
+    batch_size: int,
+) -> dict[str, Instances]:
+    """What a network finds in the pictures of cameras, `batch_size` at once.
+
+    network       pictures (H, W, 3) uint8 RGB -> what it says of each
+    to_instances  what it says of a picture, the camera, its name -> instances
+    Raises DataError as `read_pictures` does.
+    """
+    import torch
+
+    pictures, found = read_pictures(cameras, on_missing), dict[str, Instances]()
+    names = list(pictures)
+    with torch.inference_mode():
+        for first in range(0, len(names), batch_size):
+            batch = names[first : first + batch_size]
+            for name, said in zip(batch, network([pictures[name] for name in batch]), strict=True):
+                found[name] = to_instances(said, cameras[name], name)
+    return found

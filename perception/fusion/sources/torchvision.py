@@ -11,7 +11,7 @@ from perception.core.classes import COCO_CLASSES, COCO_TO_NUSCENES, NUSCENES_DET
 from perception.core.errors import MissingPackage, require_package, torchvision_command
 from perception.core.frame import Camera
 from perception.fusion.instances import Instances
-from perception.fusion.sources.source import SourceSettings, name_of, read_pictures
+from perception.fusion.sources.source import SourceSettings, find_with, name_of
 from perception.fusion.sources.weights import load_weights
 
 _UNUSED_IDS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))  # of COCO's category ids 1 to 90
@@ -65,17 +65,13 @@ class TorchvisionInstances:
             self._label[number] = NUSCENES_DETECTION.index(COCO_TO_NUSCENES[name]) if name in COCO_TO_NUSCENES else -1
 
     def find(self, cameras: Mapping[str, Camera], /) -> dict[str, Instances]:
+        options = self._settings
+        return find_with(self._outputs, self._instances, cameras, on_missing=options.on_missing, batch_size=options.batch_size)
+
+    def _outputs(self, pictures: list[np.ndarray]) -> list[Mapping[str, Any]]:
         import torch
 
-        pictures = read_pictures(cameras, self._settings.on_missing)
-        names, found = list(pictures), dict[str, Instances]()
-        with torch.inference_mode():
-            for first in range(0, len(names), self._settings.batch_size):
-                batch = names[first : first + self._settings.batch_size]
-                rows = [torch.from_numpy(np.array(pictures[name])).permute(2, 0, 1).to(self._settings.device) / 255 for name in batch]
-                for name, output in zip(batch, self._network(rows), strict=True):
-                    found[name] = self._instances(output, cameras[name], name)
-        return found
+        return self._network([torch.from_numpy(np.array(p)).permute(2, 0, 1).to(self._settings.device) / 255 for p in pictures])
 
     def _instances(self, output: Mapping[str, Any], camera: Camera, name: str) -> Instances:
         """From boxes (N, 4), labels (N,), scores (N,) and masks (N, 1, H, W) 0 to 1, the most certain first."""
