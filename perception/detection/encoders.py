@@ -88,6 +88,7 @@ class SparseEncoder(nn.Module):
 
     def forward(self, voxels: VoxelFeatures, limits: RowLimits | None = None) -> Tensor:
         """(B, C * depth, H, W), channel = c * depth + z. `limits`: see `SparseTensor`; by the native backend only."""
+        voxels = voxels if voxels.features.is_cuda else _in_order(voxels, self.shape)  # a GPU hides the way to memory
         return self.sparse_stages(voxels, limits)[-1].birds_eye()
 
     def sparse_stages(self, voxels: VoxelFeatures, limits: RowLimits | None = None) -> list[SparseTensor]:
@@ -98,3 +99,12 @@ class SparseEncoder(nn.Module):
             x = stage(x)
             outputs.append(x)
         return [*outputs, self.squeeze(x)]
+
+
+def _in_order(voxels: VoxelFeatures, shape: tuple[int, int, int]) -> VoxelFeatures:
+    """The same voxels by batch, z, y, x: neighbours then lie near each other in memory, and their tables need no sorting of their own."""
+    depth, height, width = shape
+    narrow = voxels.batch_size * depth * height * width < 2**31
+    b, z, y, x = voxels.coords.to(torch.int32 if narrow else torch.int64).unbind(dim=1)  # narrow numbers are sorted sooner
+    order = (((b * depth + z) * height + y) * width + x).sort(stable=True).indices
+    return voxels._replace(features=voxels.features.index_select(0, order), coords=voxels.coords.index_select(0, order))

@@ -116,7 +116,7 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("c_in", "c_out"), [(1, 1), (5, 16), (16, 16), (33, 20), (64, 48)])
+@pytest.mark.parametrize(("c_in", "c_out"), [(1, 1), (5, 16), (16, 16), (33, 20), (64, 48), (7, 100)])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CONVOLUTIONS)
 def test_equals_torchs_dense_convolution_with_its_gradients(kernel, stride, padding, c_in, c_out, dtype):
     rng = np.random.default_rng(c_in)

@@ -11,10 +11,8 @@
 
 #include "ops.hpp"
 #include "parallel.hpp"
+#include "sparse_pairs.hpp"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(OPS_NO_CLONES)
-#define OPS_WIDE_VECTORS  // not under sanitizers: their code for it takes minutes to compile
-#endif
 // What is inlined takes the instruction set of the function that it ends up in.
 #define OPS_INLINE __attribute__((always_inline)) inline
 #define OPS_UNROLL _Pragma("GCC unroll 16")
@@ -42,7 +40,7 @@ template <class T>
 struct Layer {
   const T* features;
   int64_t num_inputs, c_in;
-  const T* weight;    // (offsets, panels, c_in, lanes), for `convolve`
+  const T* weight;    // for `convolve`, see `pack_weight`
   const T* gradient;  // (num_outputs, stride), for `differentiate`
   int64_t c_out, stride;
   const int32_t* table;
@@ -52,28 +50,10 @@ struct Layer {
   T* out;
 };
 
-/// The rows of a tile that have a neighbour at one offset, in ascending order.
-struct Pairs {
-  explicit Pairs(int64_t capacity) : output(capacity), input(capacity) {}
-  Buffer<int32_t> output, input;  // outputs count from the first one of the tile
-
-  OPS_INLINE int64_t collect(const int32_t* column, int64_t rows, int64_t offsets) {
-    int32_t *out = output.get(), *in = input.get();
-    int64_t count = 0;
-    for (int64_t r = 0; r < rows; ++r) {  // without a branch: whether there is a neighbour cannot be foretold
-      const int32_t row = column[r * offsets];
-      out[count] = static_cast<int32_t>(r);
-      in[count] = row;
-      count += row >= 0;
-    }
-    return count;
-  }
-};
-
-/// Rows of a tile: its sums stay in the first or second cache.
+/// Rows of a tile: its sums stay in the second cache, and the weights of all offsets are read seldom.
 template <class T>
 int64_t rows_of_tile(int64_t stride) {
-  constexpr int64_t kBytes = 32768;
+  constexpr int64_t kBytes = 131072;
   return std::clamp<int64_t>(kBytes / static_cast<int64_t>(sizeof(T)) / stride, 32, 256);
 }
 
@@ -97,12 +77,14 @@ void expect_inputs(const int32_t* table, int64_t begin, int64_t end, int64_t num
   throw std::invalid_argument("table: expected -1 or rows below " + std::to_string(num_inputs) + ", got " + std::to_string(largest));
 }
 
+constexpr int64_t kLineBytes = 64;  // of a cache
+
 /// The inner loops for vectors of kBytes in kRegisters registers.
 template <class T, int kBytes, int kRegisters>
 struct Kernels {
   using Vector = typename VectorOf<T, kBytes>::Type;
   static constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
-  static constexpr int kMostVectors = 2;  // panels at a time
+  static constexpr int kMostVectors = kRegisters >= 32 ? 4 : 2;  // panels at a time: more of them need fewer loads
 
   /// Rows at a time for so many panels: their sums leave registers for the panels and one number. More than 12 run out of addresses.
   static constexpr int most_rows(int vectors) { return std::min((kRegisters - 1 - vectors) / vectors, 12); }
@@ -119,26 +101,44 @@ struct Kernels {
     T* sums;
     const int32_t* output;
     int64_t stride;
+    const int32_t* next;  // inputs of the next offset; with num_next = 0 nobody fetches them
+    int64_t num_next;
+
+    template <int kRows, int kVectors>
+    OPS_INLINE static void add(const T* const (&x)[kRows], int64_t c, const T* w, Vector (&acc)[kRows][kVectors]) {
+      Vector b[kVectors];
+      OPS_UNROLL for (int v = 0; v < kVectors; ++v) b[v] = vector(w + v * kLanes);
+      OPS_UNROLL for (int r = 0; r < kRows; ++r) {
+        OPS_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += x[r][c] * b[v];
+      }
+    }
 
     template <int kRows, int kVectors>
     OPS_INLINE void run(int64_t first) const {
+      constexpr int kChannels = 4;  // at a time
       const T* x[kRows];
-      T* sum[kRows];
       Vector acc[kRows][kVectors];
       OPS_UNROLL for (int r = 0; r < kRows; ++r) {
         x[r] = features + input[first + r] * c_in;
-        sum[r] = sums + output[first + r] * stride;
-        OPS_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] = vector(sum[r] + v * kLanes);
+        const T* sum = sums + output[first + r] * stride;
+        OPS_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] = vector(sum + v * kLanes);
       }
-      for (int64_t c = 0; c < c_in; ++c) {
-        Vector b[kVectors];
-        OPS_UNROLL for (int v = 0; v < kVectors; ++v) b[v] = vector(w + (v * c_in + c) * kLanes);
-        OPS_UNROLL for (int r = 0; r < kRows; ++r) {
-          OPS_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += x[r][c] * b[v];
+      if (first + kRows <= num_next) {  // what is far away by then comes meanwhile
+        for (int64_t c = 0; c < c_in; c += kLineBytes / static_cast<int64_t>(sizeof(T))) {
+          OPS_UNROLL for (int r = 0; r < kRows; ++r) __builtin_prefetch(features + next[first + r] * c_in + c);
         }
       }
+      const T* weight = w;
+      int64_t c = 0;
+      for (; c + kChannels <= c_in; c += kChannels, weight += kChannels * kVectors * kLanes) {
+        OPS_UNROLL for (int i = 0; i < kChannels; ++i) add<kRows, kVectors>(x, c + i, weight + i * kVectors * kLanes, acc);
+      }
+      for (; c < c_in; ++c, weight += kVectors * kLanes) add<kRows, kVectors>(x, c, weight, acc);
+      const int32_t* again = output + first;
+      asm("" : "+r"(again));  // read anew: to keep their addresses would take the registers of x
       OPS_UNROLL for (int r = 0; r < kRows; ++r) {
-        OPS_UNROLL for (int v = 0; v < kVectors; ++v) vector(sum[r] + v * kLanes) = acc[r][v];
+        T* sum = sums + again[r] * stride;
+        OPS_UNROLL for (int v = 0; v < kVectors; ++v) vector(sum + v * kLanes) = acc[r][v];
       }
     }
   };
@@ -198,48 +198,67 @@ struct Kernels {
     }
   }
 
-  /// make_loop(panel) over all of `count` rows, for every panel, two at a time.
-  template <class MakeLoop>
-  OPS_INLINE static void run_panels(int64_t panels, int64_t count, const MakeLoop& make_loop) {
-    int64_t panel = 0;
-    for (; panel + kMostVectors <= panels; panel += kMostVectors) run_groups<kMostVectors>(make_loop(panel), count);
-    for (; panel < panels; ++panel) run_groups<1>(make_loop(panel), count);
+  /// make_loop(panel) over all of `count` rows, for every panel, kVectors at a time, then half as many.
+  template <int kVectors, class MakeLoop>
+  OPS_INLINE static void run_panels(int64_t panel, int64_t panels, int64_t count, const MakeLoop& make_loop) {
+    for (; panel + kVectors <= panels; panel += kVectors) run_groups<kVectors>(make_loop(panel), count);
+    if constexpr (kVectors > 1) run_panels<kVectors / 2>(panel, panels, count, make_loop);
+  }
+
+  OPS_INLINE static void collect(Pairs& pairs, const int32_t* table, int64_t rows, int64_t columns, int64_t stride) {
+#ifdef OPS_WIDE_VECTORS
+    if constexpr (kBytes == 64) return pairs.collect_wide(table, rows, columns, stride);
+#endif
+    pairs.collect(table, rows, columns, stride);
+  }
+
+  /// Bias, residual and ReLU for the output `row`, whose sum is known.
+  OPS_INLINE static void finish(const Layer<T>& layer, int64_t row, const T* sum) {
+    const T* residual = layer.residual ? layer.residual + row * layer.c_out : nullptr;
+    T* out = layer.out + row * layer.c_out;
+    int64_t c = 0;
+    for (; c + kLanes <= layer.c_out; c += kLanes) {
+      Vector value = vector(sum + c);
+      if (layer.bias) value += vector(layer.bias + c);
+      if (residual) value += vector(residual + c);
+      vector(out + c) = layer.relu ? (value < 0 ? Vector{} : value) : value;  // NaN stays
+    }
+    for (; c < layer.c_out; ++c) {
+      T value = sum[c];
+      if (layer.bias) value += layer.bias[c];
+      if (residual) value += residual[c];
+      out[c] = layer.relu && value < 0 ? T{0} : value;
+    }
   }
 
   /// The outputs [begin, begin + rows).
   OPS_INLINE static void convolve(const Layer<T>& layer, int64_t begin, int64_t rows, Pairs& pairs, T* sums) {
     const int64_t panels = layer.stride / kLanes, panel_size = layer.c_in * kLanes;
+    collect(pairs, layer.table + begin * layer.offsets, rows, layer.offsets, layer.offsets);
     std::fill(sums, sums + rows * layer.stride, T{0});
     for (int64_t k = 0; k < layer.offsets; ++k) {
-      const int64_t count = pairs.collect(layer.table + begin * layer.offsets + k, rows, layer.offsets);
       const T* w = layer.weight + k * panels * panel_size;
-      run_panels(panels, count, [&](int64_t panel) __attribute__((always_inline)) {
-        return RowsTimesWeight{layer.features,       pairs.input.get(),  layer.c_in, w + panel * panel_size,
-                               sums + panel * kLanes, pairs.output.get(), layer.stride};
+      const int64_t next = std::min(k + 1, layer.offsets - 1), num_next = k == next ? 0 : pairs.count(next);
+      run_panels<kMostVectors>(0, panels, pairs.count(k), [&](int64_t panel) __attribute__((always_inline)) {
+        return RowsTimesWeight{layer.features,  pairs.input(k), layer.c_in,        w + panel * panel_size,  sums + panel * kLanes,
+                               pairs.output(k), layer.stride,   pairs.input(next), panel == 0 ? num_next : 0};
       });
     }
-    for (int64_t r = 0; r < rows; ++r) {
-      const T* sum = sums + r * layer.stride;
-      const int64_t first = (begin + r) * layer.c_out;
-      for (int64_t c = 0; c < layer.c_out; ++c) {
-        T value = sum[c];
-        if (layer.bias) value += layer.bias[c];
-        if (layer.residual) value += layer.residual[first + c];
-        layer.out[first + c] = layer.relu && value < 0 ? T{0} : value;  // NaN stays
-      }
-    }
+    for (int64_t r = 0; r < rows; ++r) finish(layer, begin + r, sums + r * layer.stride);
   }
 
   /// What the outputs [begin, begin + rows) add to the gradient of the weights of the offsets [first_offset, last_offset): sums (those
   /// offsets, c_in, stride).
   OPS_INLINE static void differentiate(const Layer<T>& layer, int64_t begin, int64_t rows, int64_t first_offset, int64_t last_offset,
                                        Pairs& pairs, T* sums) {
-    for (int64_t k = first_offset; k < last_offset; ++k, sums += layer.c_in * layer.stride) {
-      const int64_t count = pairs.collect(layer.table + begin * layer.offsets + k, rows, layer.offsets);
+    const int64_t offsets = last_offset - first_offset;
+    collect(pairs, layer.table + begin * layer.offsets + first_offset, rows, offsets, layer.offsets);
+    for (int64_t k = 0; k < offsets; ++k, sums += layer.c_in * layer.stride) {
+      const int64_t count = pairs.count(k);
       if (count == 0) continue;
-      run_panels(layer.stride / kLanes, layer.c_in, [&](int64_t panel) __attribute__((always_inline)) {
-        return FeaturesTimesGradient{layer.features,     pairs.input.get(), layer.c_in, layer.gradient + begin * layer.stride + panel * kLanes,
-                                     pairs.output.get(), layer.stride,      count,      sums + panel * kLanes};
+      run_panels<2>(0, layer.stride / kLanes, layer.c_in, [&](int64_t panel) __attribute__((always_inline)) {
+        return FeaturesTimesGradient{layer.features,  pairs.input(k), layer.c_in, layer.gradient + begin * layer.stride + panel * kLanes,
+                                     pairs.output(k), layer.stride,   count,      sums + panel * kLanes};
       });
     }
   }
@@ -266,7 +285,7 @@ OPS_BODIES(plain, , 16, 16)
 /// The functions for this processor. Not OPS_CLONES: each instruction set has its own blocking and layout of weights.
 template <class T>
 struct Bodies {
-  int64_t lanes;
+  int64_t lanes, panels;
   void (*convolve)(OPS_CONVOLVE_ARGUMENTS);
   void (*differentiate)(OPS_DIFFERENTIATE_ARGUMENTS);
 };
@@ -274,22 +293,33 @@ struct Bodies {
 template <class T>
 Bodies<T> choose_bodies() {
 #ifdef OPS_WIDE_VECTORS
-  if (__builtin_cpu_supports("avx512f")) return {64 / sizeof(T), convolve_avx512<T>, differentiate_avx512<T>};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {32 / sizeof(T), convolve_avx2<T>, differentiate_avx2<T>};
+  if (__builtin_cpu_supports("avx512f")) {
+    return {64 / sizeof(T), Kernels<T, 64, 32>::kMostVectors, convolve_avx512<T>, differentiate_avx512<T>};
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return {32 / sizeof(T), Kernels<T, 32, 16>::kMostVectors, convolve_avx2<T>, differentiate_avx2<T>};
+  }
 #endif
-  return {16 / sizeof(T), convolve_plain<T>, differentiate_plain<T>};
+  return {16 / sizeof(T), Kernels<T, 16, 16>::kMostVectors, convolve_plain<T>, differentiate_plain<T>};
 }
 
 constexpr int64_t kMultipliesPerThread = 1 << 20;
 
-/// weight (c_out, offsets, c_in) as panels, for the offset k.
+/// weight (c_out, offsets, c_in) as panels, for the offset k; those that `run_panels` takes together, at most `most`, lie side by side.
 template <class T>
-void pack_weight(const T* weight, int64_t c_out, int64_t offsets, int64_t c_in, int64_t lanes, int64_t stride, int64_t k, T* packed) {
+void pack_weight(const T* weight, int64_t c_out, int64_t offsets, int64_t c_in, int64_t lanes, int64_t most, int64_t stride, int64_t k,
+                 T* packed) {
   packed += k * c_in * stride;
-  for (int64_t o = 0; o < stride; ++o) {
-    T* to = packed + o / lanes * c_in * lanes + o % lanes;
-    const T* from = weight + (o * offsets + k) * c_in;
-    for (int64_t c = 0; c < c_in; ++c) to[c * lanes] = o < c_out ? from[c] : T{0};
+  const int64_t panels = stride / lanes;
+  for (int64_t panel = 0, together = most; panel < panels; panel += together) {
+    while (panel + together > panels) together /= 2;
+    T* block = packed + panel * c_in * lanes;
+    const int64_t width = together * lanes;
+    for (int64_t i = 0; i < width; ++i) {
+      const int64_t o = panel * lanes + i;
+      const T* from = weight + (o * offsets + k) * c_in;
+      for (int64_t c = 0; c < c_in; ++c) block[c * width + i] = o < c_out ? from[c] : T{0};
+    }
   }
 }
 
@@ -317,12 +347,12 @@ void sparse_conv(const T* features, int64_t num_inputs, int64_t c_in, const T* w
   const int threads = threads_for(num_outputs * offsets * c_in * c_out, num_threads, kMultipliesPerThread);
   Buffer<T> packed(offsets * c_in * stride);
   parallel_ranges(offsets, threads, [&](int, int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) pack_weight(weight, c_out, offsets, c_in, bodies.lanes, stride, k, packed.get());
+    for (int64_t k = begin; k < end; ++k) pack_weight(weight, c_out, offsets, c_in, bodies.lanes, bodies.panels, stride, k, packed.get());
   });
   const Layer<T> layer{features, num_inputs, c_in, packed.get(), nullptr, c_out, stride, table, num_outputs, offsets, bias, residual, relu, out};
   const int64_t tile = rows_of_tile<T>(stride);
   const auto body = [&](int64_t t) {
-    Pairs pairs(tile);
+    Pairs pairs(tile, offsets);
     Buffer<T> sums(tile * stride);
     const int64_t begin = t * tile, rows = std::min(tile, num_outputs - begin);
     expect_inputs(table, begin * offsets, (begin + rows) * offsets, num_inputs);  // also brings them near
@@ -357,7 +387,7 @@ void sparse_conv_weight_gradient(const T* features, int64_t num_inputs, int64_t 
     const int64_t first = group * Cut::kOffsetsOfGroup, last = std::min(offsets, first + Cut::kOffsetsOfGroup);
     const int64_t begin = block * cut.rows, end = std::min(num_outputs, begin + cut.rows);
     T *mine = &sums[(block * offsets + first) * size], *bias = &bias_sums[block * stride];
-    Pairs pairs(tile);
+    Pairs pairs(tile, last - first);
     std::fill(mine, mine + (last - first) * size, T{0});
     for (int64_t r = begin; r < end; r += tile) {
       const int64_t rows = std::min(tile, end - r);

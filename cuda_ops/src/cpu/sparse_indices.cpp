@@ -183,22 +183,33 @@ class RowAt {
   RowAt(int64_t width, int64_t reach) : rows_(static_cast<std::size_t>(width + 2 * reach), -1), zero_(rows_.data() + reach) {}
   int32_t& operator[](int64_t x) { return zero_[x]; }
 
+  /// Where in a table (rows, taps) the tap of the row at x stands. For nobody it is a place that is never read: a neighbour is written
+  /// without a branch, because whether there is somebody cannot be foretold.
+  int32_t* place(int64_t x, int32_t* table, int64_t taps, int64_t tap) {
+    const int64_t row = zero_[x];
+    int32_t* places[2] = {table + std::max<int64_t>(row, 0) * taps + tap, &nobody_};
+    return places[row < 0];
+  }
+
  private:
   std::vector<int32_t> rows_;
   int32_t* zero_;
+  int32_t nobody_ = -1;
 };
 
 /// body(tap, output) for each tap of the axis through which an output looks at input x. kStride is the stride, where a known one saves a
-/// division, else 0. With stride 1 the output may lie beyond the axis, by less than the kernel.
+/// division, else 0. With stride 1 and 2 the output may lie beyond the axis, by less than the kernel.
 template <int kStride, class Body>
 inline void for_outputs(const ConvAxis& axis, int64_t width, int64_t x, Body&& body) {
-  const int64_t stride = kStride ? kStride : axis.stride;
-  for (int64_t k = 0; k < axis.kernel; ++k) {
-    const int64_t shifted = x + axis.padding - k;
-    if (kStride == 1) {
-      body(k, shifted);
-    } else if (shifted >= 0 && shifted % stride == 0 && shifted / stride < width) {
-      body(k, shifted / stride);
+  const int64_t last = x + axis.padding;
+  if (kStride == 1) {
+    for (int64_t k = 0; k < axis.kernel; ++k) body(k, last - k);
+  } else if (kStride == 2) {
+    for (int64_t k = last & 1; k < axis.kernel; k += 2) body(k, (last - k) >> 1);
+  } else {
+    for (int64_t k = 0; k < axis.kernel; ++k) {
+      const int64_t shifted = last - k;
+      if (shifted >= 0 && shifted % axis.stride == 0 && shifted / axis.stride < width) body(k, shifted / axis.stride);
     }
   }
 }
@@ -208,7 +219,7 @@ template <int kStride>
 void mark_line(const ConvAxis& axis, int64_t width, const Lines& inputs, int64_t first, int64_t end, Marks& marks) {
   for (int64_t j = first; j < end; ++j) {
     for_outputs<kStride>(axis, width, inputs.x[j], [&](int64_t, int64_t o) {
-      if (kStride != 1 || (o >= 0 && o < width)) marks.set(o);
+      if (kStride == 0 || (o >= 0 && o < width)) marks.set(o);
     });
   }
 }
@@ -219,8 +230,7 @@ void fill_line(const ConvAxis& axis, int64_t width, const Lines& inputs, int64_t
                int32_t* table) {
   for (int64_t j = first; j < end; ++j) {
     for_outputs<kStride>(axis, width, inputs.x[j], [&](int64_t k, int64_t o) {
-      const int32_t output = row_at[o];
-      if (output >= 0) table[output * taps + k] = inputs.row[j];
+      *row_at.place(o, table, taps, k) = inputs.row[j];
     });
   }
 }
