@@ -171,7 +171,7 @@ def simulate(repeats: Annotated[int, typer.Option(help="Streets.")] = 8) -> None
 
 @app.command()
 def fusion(repeats: Annotated[int, typer.Option(help="Repetitions of each candidate.")] = 21) -> None:
-    """Milliseconds of processor time to make virtual points of six cameras' masks, beside plain NumPy."""
+    """Milliseconds to make virtual points of six cameras' masks, beside plain NumPy."""
     import benchmark_fusion as bench
 
     print_machine()

@@ -101,14 +101,14 @@ def plain_numpy(
 
 
 def measured(repeats: int, candidates: Sequence[Callable[[], object]]) -> np.ndarray:
-    """(repeats, candidates) seconds of processor time, in turn, after a warm-up of each."""
+    """(repeats, candidates) seconds, in turn, after a warm-up of each."""
     seconds = []
     for number in range(repeats + 1):
         row = []
         for candidate in candidates:
-            start = time.process_time()
+            start = time.perf_counter()
             candidate()
-            row.append(time.process_time() - start)
+            row.append(time.perf_counter() - start)
         if number:
             seconds.append(row)
     return np.array(seconds)

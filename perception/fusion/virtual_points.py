@@ -138,9 +138,16 @@ def _rays(views: Sequence[CameraView]) -> tuple[np.ndarray, np.ndarray]:
     The integer corner of the pixel, as published, not its middle.
     """
     turn = [view.lidar_to_camera.rotation.T for view in views]
-    rays = [r @ np.linalg.inv(view.intrinsics) for r, view in zip(turn, views, strict=True)]
+    rays = [r @ _inverse(view.intrinsics) for r, view in zip(turn, views, strict=True)]
     origin = [-r @ view.lidar_to_camera.translation for r, view in zip(turn, views, strict=True)]
     return np.array(rays).reshape(-1, 3, 3), np.array(origin).reshape(-1, 3)
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Of a matrix (3, 3), without LAPACK: OpenBLAS wakes all threads for it, and these then spin where ours want to work."""
+    a, b, c = matrix
+    columns = np.array([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
+    return columns.T / (a @ columns[0])
 
 
 def _virtual(members: Members, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
