@@ -40,12 +40,13 @@ console = Console(highlight=False, soft_wrap=True)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(help="Another number gives another street.")] = 7,
+    num_frames: Annotated[int, typer.Option("--frames", help="Key frames, two a second.", min=2, max=400)] = 40,
     model: Annotated[str, typer.Option(help="The detector: a name from configs/, or a YAML file with its weights beside it.")] = "compact",
 ) -> None:
     """Simulate a street, detect and track what is on it, judge, export, draw."""
     start = time.perf_counter()
     data = out / "data"
-    scenes = simulate_scenes(1, seed=seed)
+    scenes = simulate_scenes(1, seed=seed, num_frames=num_frames)
     dataset = recorded(scenes, data, seed)
     frames = [frame for drive in dataset.drives(SPLIT) for frame in drive]
     objects = len({name for frame in frames if frame.truth is not None for name in frame.truth.instance})  # type: ignore[union-attr]
@@ -76,7 +77,7 @@ def demo(
 
 def recorded(scenes: Sequence[SimulatedScene], data: Path, seed: int) -> NuScenes:
     """The street as a data set, simulated where it is not there yet."""
-    kept = data / f"{VERSION}-{seed}-{perception.__version__}-cameras"  # an empty file: this very drive has been recorded
+    kept = data / f"{VERSION}-{seed}-{len(scenes[0])}-{perception.__version__}-cameras"  # an empty file: this very drive has been recorded
     if not kept.exists():
         console.print("0. recording the street with a simulated lidar and six cameras: two minutes on two cores, the first time only")
         splits = {SPLIT: [scene.name for scene in scenes]}
