@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
@@ -17,9 +18,9 @@ _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # the name that a file of 
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write into; it gets its name only after all of it is on disk.
 
-    On Linux the file has no name until then (O_TMPFILE), so that kill -9 leaves nothing behind but in one instant; elsewhere a hidden
-    `.partial` file stands aside (`remove_partial` removes such). An existing file is replaced in one step. Missing folders are made.
-    An exception leaves the old state.
+    On Linux the file has no name until then (O_TMPFILE), so that kill -9 leaves nothing behind, but for one instant where a file is
+    replaced; then, and elsewhere, a hidden `.partial` file stands aside (`remove_partial` removes such). An existing file is replaced in
+    one step. Missing folders are made. An exception leaves the old state.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,11 +34,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             if not has_name:
-                # A link cannot replace a file, a rename can: the complete file gets its own name first, for an instant.
                 # Any src_dir_fd makes Python call linkat, which follows the link in /proc; plain link() would not.
-                os.link(f"/proc/self/fd/{file.fileno()}", aside, src_dir_fd=file.fileno(), follow_symlinks=True)
-                has_name = True
-        aside.replace(path)
+                link = partial(os.link, f"/proc/self/fd/{file.fileno()}", src_dir_fd=file.fileno(), follow_symlinks=True)
+                try:
+                    link(path)
+                except FileExistsError:  # a link cannot replace a file, a rename can: a name of its own first, for an instant
+                    link(aside)
+                    has_name = True
+        if has_name:
+            aside.replace(path)
     except BaseException:
         if has_name:
             aside.unlink(missing_ok=True)
