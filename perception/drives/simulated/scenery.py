@@ -8,7 +8,7 @@ from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.pile import Pile, Roadside
 from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tree, tree
 from perception.drives.simulated.roads import Lot
-from perception.drives.simulated.streetware import PLACED, footbridge, lamp, sign, traffic_light
+from perception.drives.simulated.streetware import footbridge, lamp, put_down, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
 STYLES = {"town": 0.68, "gardens": 0.18, "park": 0.12, "open": 0.02}  # share of the frontages
@@ -63,11 +63,7 @@ def line_kerb(pile: Pile, road: Roadside, density: float, radius: float, rng: np
     for _ in range(rng.poisson(3 * density)):
         along = rng.uniform(road.begins, radius)
         sign(pile, road.near(along), along, rng.uniform(inner + 0.1, middle), rng)
-    names = list(PLACED)
-    share = np.array([PLACED[name][1] for name in names])
-    for name in rng.choice(names, size=rng.poisson(5 * density), p=share / share.sum()):
-        along = rng.uniform(road.begins, radius)
-        PLACED[name][0](pile, road.near(along), along, middle, rng)
+    put_down(pile, road, rng.poisson(7 * density), (road.begins, radius), (middle, middle), rng)
 
 
 def row_of_trees(pile: Pile, road: Roadside, density: float, radius: float, rng: np.random.Generator) -> None:
@@ -119,6 +115,9 @@ def line_front(pile: Pile, road: Roadside, style: str, first: float, density: fl
                 hedge(pile, road, along, part, edge + 0.4, rng)
             else:
                 wall_line(pile, road, along, part, edge, rng, is_fence=boundary == "fence")
+        if front > edge_of_walk + 1.2:
+            deepest = min(front - 0.4, edge_of_walk + 12.0)
+            put_down(pile, road, rng.poisson(0.9 * density), (along, along + length + gap), (edge_of_walk + 0.4, deepest), rng)
         if front > edge_of_walk + 4.0:
             number = {"town": 0.3, "gardens": 1.8, "park": 4.5, "open": 2.0}[kind]
             for _ in range(rng.poisson(number * density)):

@@ -1,10 +1,10 @@
-"""Street furniture of a simulated street: lamps, lights, signs, shelters, kiosks, bins, benches, planters, bollards, cabinets."""
+"""Street furniture of a simulated street: lamps, lights, signs, boards, shelters, kiosks, bins, benches, planters, posts, cabinets."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from perception.drives.simulated.pile import Frontage, Pile, surface_reading
+from perception.drives.simulated.pile import Frontage, Pile, Roadside, surface_reading
 
 METAL = (120, 124, 128)
 
@@ -117,12 +117,74 @@ def _planter(pile: Pile, side: Frontage, along: float, across: float, rng: np.ra
     pile.leaves(x, y, 0.45, (length, 0.7, rng.uniform(0.4, 1.0)), side.yaw, reading=36.0, extinction=5.0)
 
 
-def _bollards(pile: Pile, side: Frontage, along: float, _: float, rng: np.random.Generator) -> None:
-    """A row of short posts near the kerb."""
-    for i in range(int(rng.integers(3, 7))):
-        x, y = side.at(along + 1.5 * i, side.furniture[0] + 0.15)
+def _posts(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
+    """A row of posts alike: bollards near the kerb, thin stakes or stout pillars farther in."""
+    kind = str(rng.choice(["bollards", "stakes", "pillars"], p=[0.6, 0.25, 0.15]))
+    pitch, count, reading = rng.uniform(1.2, 3.0), int(rng.integers(3, 9)), surface_reading(24, rng)
+    radius, height = {
+        "bollards": (rng.uniform(0.04, 0.1), rng.uniform(0.7, 1.2)),
+        "stakes": (rng.uniform(0.025, 0.06), rng.uniform(1.2, 2.6)),
+        "pillars": (rng.uniform(0.12, 0.25), rng.uniform(0.6, 1.4)),
+    }[kind]
+    if kind == "bollards" and rng.random() < 0.6:
+        across = side.furniture[0] + 0.1 + radius
+    for i in range(count):
+        x, y = side.at(along + pitch * i, across)
         pile.begin(x, y)
-        pile.pole(x, y, -0.2, 0.06, 1.1, reading=24.0)
+        pile.pole(x, y, -0.2, radius, height + 0.2, reading=reading)
+
+
+def _pillar(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
+    """What stands alone, slim and about as tall as people: a meter, a charger, a stele, a post box."""
+    x, y = side.at(along, across + rng.uniform(-0.3, 0.3))
+    pile.begin(x, y)
+    height, reading, yaw = rng.uniform(1.0, 2.6), surface_reading(34, rng, 0.6), side.yaw + rng.normal(0, 0.2)
+    if rng.random() < 0.25:
+        pile.pole(x, y, -0.2, rng.uniform(0.1, 0.28), height + 0.2, reading=reading)
+        return
+    size = rng.uniform(0.2, 0.7), rng.uniform(0.15, 0.5)
+    is_on_post = height < 1.8 and rng.random() < 0.3
+    if is_on_post:
+        pile.pole(x, y, -0.2, rng.uniform(0.03, 0.07), height, reading=reading)
+    pile.box(x, y, 0.55 * height if is_on_post else -0.2, (*size, 0.45 * height if is_on_post else height + 0.2), yaw, reading=reading)
+
+
+def _board(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
+    """A board for notices or a map on two posts, that looks along the street or across it."""
+    width, low, high = rng.uniform(0.7, 2.2), rng.uniform(0.6, 1.1), rng.uniform(1.7, 2.4)
+    looks_along, reading = rng.random() < 0.4, surface_reading(40, rng, 0.6)
+    x, y = side.at(along, across)
+    pile.begin(x, y)
+    size = (0.06, width, high - low) if looks_along else (width, 0.06, high - low)
+    pile.box(x, y, low, size, side.yaw, reading=reading, color=(190, 200, 200))
+    for end in (-0.5 * width, 0.5 * width):
+        x, y = side.at(along, across + end) if looks_along else side.at(along + end, across)
+        pile.pole(x, y, -0.2, rng.uniform(0.025, 0.06), high + 0.25, reading=24.0, color=METAL)
+
+
+def _bed(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
+    """Shrubs or flowers on a low rim, up to the size of a car."""
+    x, y = side.at(along, across)
+    pile.begin(x, y)
+    length, width, tall = rng.uniform(1.2, 6.0), rng.uniform(0.8, 2.2), rng.uniform(0.3, 1.6)
+    if rng.random() < 0.5:
+        pile.box(x, y, -0.3, (length + 0.2, width + 0.2, 0.3 + rng.uniform(0.1, 0.5)), side.yaw, reading=surface_reading(35, rng))
+    reading, extinction = surface_reading(26, rng, 0.4), rng.uniform(2.0, 12.0)
+    for _ in range(int(rng.integers(1, 5))):
+        u, v = rng.uniform(-0.3, 0.3, 2)
+        x, y = side.at(along + u * length, across + v * width)
+        size = length * rng.uniform(0.3, 0.8), width * rng.uniform(0.5, 1.0), tall * rng.uniform(0.5, 1.1) + 0.2
+        pile.leaves(x, y, -0.1, size, side.yaw + rng.normal(0, 0.2), reading=reading, extinction=extinction * rng.uniform(0.6, 1.5))
+
+
+def _step(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
+    """A low block of stone or a heap of earth, rarely both."""
+    x, y = side.at(along, across)
+    pile.begin(x, y)
+    length, width, tall = rng.uniform(0.6, 5.0), rng.uniform(0.4, 2.0), rng.uniform(0.15, 0.8)
+    reading, lean = surface_reading(28, rng), rng.uniform(0.0, 0.8) if rng.random() < 0.5 else 0.0
+    lean = min(lean, 0.45 * width / (tall + 0.3))
+    pile.box(x, y, -0.3, (length, width, tall + 0.3), side.yaw + rng.normal(0, 0.1), reading=reading, taper=(lean, lean, lean))
 
 
 def _cabinet(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
@@ -149,7 +211,21 @@ PLACED: dict[str, tuple[Maker, float]] = {
     "bin": (_bin, 1.6),
     "bench": (_bench, 1.2),
     "planter": (_planter, 1.4),
-    "bollards": (_bollards, 0.3),
+    "posts": (_posts, 1.2),
+    "pillar": (_pillar, 1.5),
+    "board": (_board, 0.8),
+    "bed": (_bed, 1.2),
+    "step": (_step, 0.8),
     "cabinet": (_cabinet, 1.2),
     "rail": (_rail, 0.7),
 }
+
+
+def put_down(
+    pile: Pile, road: Roadside, count: int, along: tuple[float, float], across: tuple[float, float], rng: np.random.Generator
+) -> None:
+    """`count` things of `PLACED`, drawn by their shares, anywhere between these two places along and across."""
+    share = np.array([share for _, share in PLACED.values()])
+    for name in rng.choice(list(PLACED), size=count, p=share / share.sum()):
+        place = rng.uniform(*along)
+        PLACED[name][0](pile, road.near(place), place, rng.uniform(*across), rng)
