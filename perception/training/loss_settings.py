@@ -39,6 +39,11 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
         description="of the velocity of what moves beside that of what stands: most things stand, and a network that says so of all of them"
         " is at a minimum of absolute differences that it does not leave soon",
     )
+    axis_weight: Weight = Field(
+        default=0.0,
+        description="of the line along which a box lies, whichever end is its front, beside the other numbers of a box: boxes whose front"
+        " cannot be told then at least lie right",
+    )
     class_weights: dict[str, Weight] = Field(default_factory=dict, description="of a class in its heat map's loss, 1 where it is not named")
     unknown_velocity: Literal["ignore", "zero"] = Field(
         default="ignore",

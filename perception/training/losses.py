@@ -14,17 +14,20 @@ from perception.training.loss_settings import LossSettings
 from perception.training.paired_iou import paired_iou_3d
 from perception.training.targets import TaskTargets
 
+_HEADING = slice(6, 8)  # its columns among a box's numbers, sine and cosine
 _VELOCITY = sum(BRANCHES.values()) - BRANCHES["velocity"]  # its first column among a box's numbers
+_LEAST_LENGTH = 0.1  # of a heading, below which the gradient of its direction grows no more
 _MOVING = 0.5  # m/s, beyond which a thing moves
 _LEAST_SCORE = 1e-4  # scores are cut to [1e-4, 1 - 1e-4]; beyond, a logit has no gradient
 
 
 class TaskLoss(NamedTuple):
-    """Losses of one task, not weighted: () of the heat map, (8 or 10,) of each number of the boxes, () of the IoU or None."""
+    """Losses of one task, not weighted: () of the heat map, (8 or 10,) of each number of the boxes, () or None of the IoU and the axis."""
 
     heatmap: Tensor
     boxes: Tensor
     iou: Tensor | None
+    axis: Tensor | None
 
 
 class Losses(NamedTuple):
@@ -42,7 +45,7 @@ def center_loss(
     maps     of the samples that `targets` were made from
     counts   (tasks,) float: objects a task by which its losses are divided, `object_counts` of these targets by default. With the counts of
              a larger batch, spread over processes or passes, the result is this part's share: the shares add up to the loss of the whole.
-    parts    heatmap, one for each of `BRANCHES`, and iou where the head has that branch
+    parts    heatmap, one for each of `BRANCHES`, iou where the head has that branch, axis where settings.axis_weight is not 0
     The result does not depend on the order in which threads run, nor does its gradient.
     """
     settings = settings or LossSettings()
@@ -59,6 +62,8 @@ def center_loss(
         column += channels
     if ious := [task.iou for task in found if task.iou is not None]:
         parts["iou"] = settings.iou_weight * torch.stack(ious).sum()
+    if axes := [task.axis for task in found if task.axis is not None]:
+        parts["axis"] = settings.box_weight * settings.axis_weight * torch.stack(axes).sum()
     total = torch.stack(list(parts.values())).sum()
     return Losses(total, {name: part.detach() for name, part in parts.items()})
 
@@ -75,7 +80,8 @@ def task_loss(maps: TaskMaps, targets: TaskTargets, settings: LossSettings, coun
     heatmap = _focal_loss(logits, logits[sample, targets.cat, targets.index], targets, count)
     boxes = maps.boxes.flatten(2)[sample, :, targets.index].float()  # (B, K, 8 or 10)
     iou = None if maps.iou is None else _iou_loss(maps.iou.flatten(1)[sample, targets.index].float(), boxes.detach(), targets, count)
-    return TaskLoss(heatmap, _box_loss(boxes, targets, settings, count), iou)
+    axis = _axis_loss(boxes, targets, count) if settings.axis_weight else None
+    return TaskLoss(heatmap, _box_loss(boxes, targets, settings, count), iou, axis)
 
 
 def _focal_loss(logits: Tensor, at_objects: Tensor, targets: TaskTargets, count: Tensor) -> Tensor:
@@ -101,6 +107,20 @@ def _box_loss(boxes: Tensor, targets: TaskTargets, settings: LossSettings, count
         velocity = torch.where(is_moving, settings.moving_weight, 1.0) * difference[..., _VELOCITY:]
         difference = torch.cat([difference[..., :_VELOCITY], velocity], dim=2)
     return difference.sum(dim=(0, 1)) / (count + 1e-4)
+
+
+def _axis_loss(boxes: Tensor, targets: TaskTargets, count: Tensor) -> Tensor:
+    """() mean absolute differences of sine and cosine of twice the heading, of boxes (B, K, 8 or 10) and objects: 0 for a reversed one too.
+
+    Where front and back cannot be told, any heading between the two has the same mean absolute difference; this keeps it on their line.
+    A heading without a length is no way out: it differs from every line by at least 1.
+    """
+    sine, cosine = boxes[..., _HEADING].unbind(dim=-1)
+    true_sine, true_cosine = targets.values[..., _HEADING].unbind(dim=-1)
+    square = sine.square() + cosine.square() + _LEAST_LENGTH**2
+    across = (2 * sine * cosine / square - 2 * true_sine * true_cosine).abs()
+    along = ((cosine.square() - sine.square()) / square - (true_cosine.square() - true_sine.square())).abs()
+    return torch.where(targets.mask, across + along, 0).sum() / (count + 1e-4)
 
 
 def _iou_loss(predicted: Tensor, boxes: Tensor, targets: TaskTargets, count: Tensor) -> Tensor:

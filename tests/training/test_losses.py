@@ -131,6 +131,36 @@ def test_velocity_of_what_moves_weighs_more(speed, factor):
     assert all(torch.equal(losses.parts[name], usual.parts[name]) for name in others)
 
 
+def axis_loss(turned: float, length: float):
+    """The loss of a heading of some length that is turned from an object's by an angle."""
+    targets = make_targets([sample((CAR, box(0, 0, r=0.7)))], SETTINGS)
+    maps = maps_of()
+    with torch.no_grad():
+        maps.tasks[0].boxes[0, 6:8, 16, 16] = length * torch.tensor([math.sin(0.7 + turned), math.cos(0.7 + turned)])
+    losses, usual = center_loss(maps, targets, LossSettings(axis_weight=2.0)), center_loss(maps, targets)
+    assert "axis" not in usual.parts
+    assert losses.total.item() == pytest.approx(usual.total.item() + losses.parts["axis"].item())
+    losses.parts["axis"] = losses.parts["axis"] / (0.25 * 2)
+    return losses, maps
+
+
+@pytest.mark.parametrize("length", [1.0, 3.0])
+@pytest.mark.parametrize("turned", [0.0, 0.3, 1.2, math.pi / 2, math.pi - 0.3, math.pi, -0.3])
+def test_axis_compares_twice_the_angle(turned, length):
+    losses, maps = axis_loss(turned, length)
+    expected = abs(math.sin(1.4 + 2 * turned) - math.sin(1.4)) + abs(math.cos(1.4 + 2 * turned) - math.cos(1.4))
+    assert losses.parts["axis"].item() == pytest.approx(expected, rel=0.02, abs=0.02)  # the least length tells
+    losses.total.backward()
+    assert maps.tasks[0].boxes.grad.isfinite().all()  # type: ignore[union-attr]
+
+
+def test_axis_of_a_heading_without_length_is_as_wrong_as_can_be_seen():
+    at_nothing = axis_loss(0.0, 0.0)[0].parts["axis"].item()
+    assert at_nothing == pytest.approx(abs(math.sin(1.4)) + abs(math.cos(1.4)), rel=2e-4)
+    losses = [axis_loss(0.0, length)[0].parts["axis"].item() for length in (0.05, 0.1, 0.3, 1.0)]
+    assert [at_nothing, *losses] == sorted([at_nothing, *losses], reverse=True)
+
+
 def test_the_gradient_of_a_box_is_at_its_cell_only():
     maps = maps_of()
     center_loss(maps, make_targets([sample((CAR, box(1.0, -2.0)))], SETTINGS)).total.backward()
