@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+# Workers of pytest-xdist share the cores, and threads that wait for each other spin: before anything loads OpenMP, so also for the
+# processes that tests start.
+if count := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // int(count), 1)))
+
 import pytest
 from hypothesis import settings
 
