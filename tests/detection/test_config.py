@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from perception.core.errors import UsageError
-from perception.detection.config import CenterPointSettings, load_detector_config
+from perception.detection.config import CenterPointSettings, load_detector_config, weights_beside
 from tests.detection.small import small_config
 
 _VOXEL, _VIRTUAL, _SECOND = 8_941_590, 8_948_502, 417_802
@@ -78,7 +78,10 @@ def test_the_compact_network_is_compact():
     settings = load_detector_config("compact").detector
     with torch.device("meta"):
         network = build_network(settings)
-    assert 4 * sum(parameter.numel() for parameter in network.parameters()) < 6e6  # bytes
+    assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 6e6  # bytes of half floats, as they are stored
+    weights = weights_beside("compact")
+    assert weights is not None
+    assert weights.stat().st_size < 6e6
     assert max(grid_of(settings).cell_size) <= 0.6  # metres: of the maps, for people who walk side by side
 
 
