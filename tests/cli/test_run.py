@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -273,7 +274,10 @@ def send_to_a_run(how: signal.Signals, arguments: list[str], out: Path) -> tuple
     code, err = 0, ""
     for _ in range(10):
         shutil.rmtree(out, ignore_errors=True)
-        with subprocess.Popen([sys.executable, "-m", "perception", *arguments], cwd=ROOT, stderr=subprocess.PIPE) as process:
+        # A shell that starts jobs in the background tells them to ignore Ctrl-C, and they their children.
+        listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        command = [sys.executable, "-m", "perception", *arguments]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, preexec_fn=listen) as process:
             while len(list((out / "frames").glob("*.parquet"))) < 2 and process.poll() is None:
                 time.sleep(0.001)
             process.send_signal(how)
