@@ -178,7 +178,7 @@ def _bed(pile: Pile, side: Frontage, along: float, across: float, rng: np.random
 
 
 def _step(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
-    """A low block of stone or a heap of earth, rarely both."""
+    """A low block of stone, or a heap of earth with slanting sides."""
     x, y = side.at(along, across)
     pile.begin(x, y)
     length, width, tall = rng.uniform(0.6, 5.0), rng.uniform(0.4, 2.0), rng.uniform(0.15, 0.8)

@@ -6,10 +6,11 @@ import pytest
 from cuda_ops import Kind
 from perception.core import UsageError
 from perception.drives.simulated.matter import SCENERY, Matter
-from perception.drives.simulated.pile import Pile
+from perception.drives.simulated.pile import Frontage, Pile
 from perception.drives.simulated.plans import draw_plan, usual_plan
 from perception.drives.simulated.routes import Route
 from perception.drives.simulated.scenery import build_scenery
+from perception.drives.simulated.streetware import PLACED
 from perception.drives.simulated.terrain import Terrain
 from tests.drives.simulated.cloud_shares import real_sweep, shares, simulated_shares
 from tests.drives.simulated.test_routes import vehicle_routes, walks
@@ -48,6 +49,30 @@ def room_of(route: Route, terrain: Terrain, half_width: float, heights: tuple[fl
         ground = terrain.height(px, py)
         columns += [np.stack([px, py, ground + h], axis=1) for h in heights]
     return np.concatenate(columns)
+
+
+# name -> least and largest height, and largest width across its narrow side, in metres: of the things that are easily taken for others
+NARROW = {"posts": (0.7, 2.6, 0.5), "pillar": (1.0, 2.6, 0.7), "board": (1.75, 2.45, 0.15), "bed": (0.4, 2.0, 3.2), "step": (0.1, 0.8, 2.0)}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_street_furniture_stands_on_the_ground_and_has_its_size(name):
+    rng, side = np.random.default_rng(5), Frontage.of(USUAL, 0, 1, 40.0)
+    for _ in range(50):
+        pile = Pile()
+        PLACED[name][0](pile, side, 40.0, sum(side.furniture) / 2, rng)
+        rows = np.array(pile.rows)
+        z, size, thing = rows[:, 3], rows[:, 4:7], rows[:, -1]
+        assert (size > 0).all()
+        for number in range(len(pile.things)):
+            own = thing == number
+            top = (z + size[:, 2])[own].max()
+            assert z[own].min() <= 0.1
+            assert top < 3.3
+            if name in NARROW:
+                least, most, width = NARROW[name]
+                assert least <= top <= most
+                assert size[own, :2].min(axis=1).max() <= width
 
 
 @pytest.mark.parametrize("seed", range(8))
