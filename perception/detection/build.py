@@ -61,7 +61,12 @@ def build_decoder(settings: CenterPointSettings) -> Decoder:
         nms = CircleNms(decode.nms.squared_radius, decode.nms.max_out)
     classes = tuple(len(task) for task in settings.head.tasks)
     alpha = tuple(decode.iou_alpha.get(name, IOU_ALPHA) for task in settings.head.tasks for name in task if settings.head.iou)
-    return Decoder(grid_of(settings), classes, nms, decode.score_threshold, decode.center_lower, decode.center_upper, alpha)
+    groups = tuple(
+        tuple(tuple(task.index(name) for name in group) for group in decode.groups if group[0] in task)
+        for task in settings.head.tasks
+        if decode.groups is not None
+    )
+    return Decoder(grid_of(settings), classes, nms, decode.score_threshold, decode.center_lower, decode.center_upper, alpha, groups)
 
 
 def grid_of(settings: CenterPointSettings) -> BevGrid:

@@ -213,6 +213,11 @@ class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     iou_alpha: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         {}, description=f"with head.iou, by class, {IOU_ALPHA} where it is not named: a score becomes score^(1 - alpha) * IoU^alpha"
     )
+    groups: tuple[tuple[str, ...], ...] | None = Field(
+        None,
+        description="classes of which only the best counts at a place, and whose boxes suppress each other; each class in one of them, all"
+        " of a group in one task. Without it a task is one group",
+    )
     double_flip: bool = Field(False, description="detect in four mirrored views and average the maps: better and four times slower")
 
 
@@ -291,10 +296,21 @@ class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"decode.iou_alpha: expected classes of head.tasks, {', '.join(names)}, got {', '.join(unknown)}")
         if self.decode.iou_alpha and not self.head.iou:
             raise ValueError("decode.iou_alpha: expected head.iou: true beside it, got false: without that branch it does nothing")
+        if self.decode.groups is not None:
+            _expect_groups(self.decode.groups, self.head.tasks)
         nms = self.decode.nms
         if isinstance(nms, CircleNmsSettings) and len(nms.squared_radius) != len(self.head.tasks):
             raise ValueError(f"decode.nms.squared_radius: expected one a task, {len(self.head.tasks)}, got {len(nms.squared_radius)}")
         return self
+
+
+def _expect_groups(groups: tuple[tuple[str, ...], ...], tasks: tuple[tuple[str, ...], ...]) -> None:
+    names, grouped = sorted(name for task in tasks for name in task), sorted(name for group in groups for name in group)
+    if grouped != names:
+        raise ValueError(f"decode.groups: expected each class of head.tasks once, {', '.join(names)}, got {', '.join(grouped)}")
+    for group in groups:
+        if not any(group and set(group) <= set(task) for task in tasks):
+            raise ValueError(f"decode.groups: expected each to have classes of one task of head.tasks, got [{', '.join(group)}]")
 
 
 class DetectorConfig(BaseModel, frozen=True, extra="forbid"):

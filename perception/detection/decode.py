@@ -88,6 +88,8 @@ class Decoder:
     center_lower, center_upper  metres, x y z: limits of the middle of a box, borders included
     iou_alpha        per label, 0..1, or nothing: where the head predicts the IoU, the score of a candidate becomes
                      score^(1 - alpha) * IoU^alpha before suppression. Source: CIA-SSD, AFDetV2
+    groups           per task its groups of classes, numbered within the task, or nothing: a cell gives one box for each group whose
+                     best class is above the threshold, and boxes suppress each other within a group only. Else a task is one group
     """
 
     grid: BevGrid
@@ -97,6 +99,7 @@ class Decoder:
     center_lower: tuple[float, float, float]
     center_upper: tuple[float, float, float]
     iou_alpha: tuple[float, ...] = ()
+    groups: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
     def from_maps(self, maps: HeadMaps) -> list[Boxes]:
         """One `Boxes` a sample, of maps that are there for all cells."""
@@ -122,16 +125,26 @@ class Decoder:
 
     def _task(self, task: int, scores: Tensor, rows_at: Callable[[Tensor], Tensor]) -> Boxes:
         """Boxes of one task of one sample; scores (classes, H, W)."""
+        if not self.groups:
+            return self._group(task, scores, range(len(scores)), rows_at)
+        parts = [self._group(task, scores[list(group)], group, rows_at) for group in self.groups[task]]
+        boxes = Boxes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        best = boxes.scores.argsort(descending=True, stable=True)[: self.nms.max_out]
+        return Boxes(*(column[best] for column in boxes))
+
+    def _group(self, task: int, scores: Tensor, classes: Sequence[int], rows_at: Callable[[Tensor], Tensor]) -> Boxes:
+        """Boxes of those classes of a task, numbered within it, whose scores (classes, H, W) these are."""
         best, label = scores.flatten(1).max(dim=0)  # (H * W,); the first of equal classes
+        label = label.new_tensor(list(classes))[label] + sum(self.num_classes[:task])
         cells = (best > self.score_threshold).nonzero()[:, 0]
         cells = cells[best[cells].argsort(descending=True, stable=True)]  # (N,)
         rows, cells = self._rows(cells, rows_at)
         score = best[cells]
         if self.iou_alpha and rows.shape[1] > _COLUMNS:
-            score = self._rescored(score, rows[:, _COLUMNS], label[cells] + sum(self.num_classes[:task]))
+            score = self._rescored(score, rows[:, _COLUMNS], label[cells])
             rows = rows[:, :_COLUMNS]
         keep = self.nms(rows, score, task)
-        return Boxes(rows[keep], score[keep], label[cells[keep]] + sum(self.num_classes[:task]))
+        return Boxes(rows[keep], score[keep], label[cells[keep]])
 
     def _rows(self, cells: Tensor, rows_at: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes within the limits, and their cells: of all candidates, or of as many of the best as suppression takes."""

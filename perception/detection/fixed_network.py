@@ -42,10 +42,11 @@ class FixedNetwork:
 
     @staticmethod
     def supports(network: InferenceNetwork) -> bool:
-        """Not for mirrored views, sparse pillars and predicted IoUs, and with our own sparse convolutions only."""
+        """Not for mirrored views, sparse pillars, predicted IoUs and groups of classes, and with our own sparse convolutions only."""
         encoder = network.encoder
         is_known = isinstance(encoder, PillarStem) or (isinstance(encoder, SparseEncoder) and encoder.backend == "native")
-        return is_known and not network.double_flip and not network.decoder.iou_alpha
+        decoder = network.decoder
+        return is_known and not network.double_flip and not decoder.iou_alpha and not decoder.groups
 
     def __call__(self, points: Tensor, limits: RowLimits) -> Tensor:
         """points (B, N, columns) float32, rows of NaN behind each cloud, to everything in one tensor for one copy: see `unpacked`."""

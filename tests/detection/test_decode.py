@@ -68,6 +68,28 @@ def test_suppression_is_within_a_task():
     assert found.labels.tolist() == [0, 1]  # d is of another class but of c's task
 
 
+def test_groups_of_classes_have_boxes_of_their_own():
+    """With a group for each class, one cell gives two boxes, and neighbours of the other class stay; within a group they do not."""
+    same = {"a": (1, 5, 4, 0.5, {}), "b": (2, 5, 4, 0.7, {}), "c": (1, 6, 4, 0.6, {}), "d": (2, 12, 4, 0.4, {})}
+    grouped = replace(decoder(), groups=(((0,),), ((1,), (0,))))  # labels 2, then 1
+    found = grouped.from_maps(maps(**same))[0]
+    assert found.labels.tolist() == [2, 1, 2]
+    assert found.scores.tolist() == pytest.approx([0.7, 0.6, 0.4])
+    np.testing.assert_allclose(found.rows[:, 1].numpy(), [5.75 - 8, 6.75 - 8, 12.75 - 8])
+    few = replace(grouped, nms=RotatedNms(0.2, 100, 2))
+    assert few.from_maps(maps(**same))[0].scores.tolist() == pytest.approx([0.7, 0.6])  # the limit is the task's
+    one = replace(decoder(), groups=(((0,),), ((0, 1),)))
+    assert one.from_maps(maps(**same))[0].scores.tolist() == decoder().from_maps(maps(**same))[0].scores.tolist()
+
+
+def test_groups_and_predicted_iou():
+    found = maps(a=(1, 5, 4, 0.81, {}), b=(2, 5, 4, 0.64, {}))
+    with_iou = HeadMaps(found.shared, tuple(t._replace(iou=torch.full((1, 1, 16, 8), -0.5)) for t in found.tasks))  # an IoU of 0.25
+    boxes = replace(decoder(), iou_alpha=(0.5, 0.5, 0.0), groups=(((0,),), ((0,), (1,)))).from_maps(with_iou)[0]
+    assert boxes.labels.tolist() == [2, 1]
+    assert boxes.scores.tolist() == pytest.approx([0.64, 0.45])
+
+
 def test_threshold_is_strict_and_limits_are_inclusive():
     half = torch.sigmoid(torch.logit(torch.tensor(0.5))).item()
     edge = maps(a=(0, 3, 0, 0.5, {0: 0.0}), b=(0, 9, 0, 0.9, {0: -0.001}))  # x = -4 and a little less
