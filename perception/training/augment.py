@@ -103,7 +103,7 @@ def augment_batch(
     xyz, age = points[:, :3].t().contiguous(), points[:, AGE].contiguous()  # (3, N), (N,): several times quicker than rows of five
 
     placing, is_return = points, is_kind(points, RETURN)
-    if settings.object_scale != (1.0, 1.0):
+    if settings.scales_objects:
         xyz, boxes = scale_objects(xyz, points, sample, boxes, changes.sample_of_box, changes.scales)
         placing = xyz.t().contiguous()
     if changes.counts:

@@ -104,6 +104,10 @@ class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     height: Metres = Field(0.0, description="shift along z, up to so far either way: a lidar mounted higher or lower, an uneven road")
     tilt: Annotated[float, Field(ge=0, le=0.2)] = Field(0.0, description="pitch and roll, each up to so far either way; boxes stay upright")
     object_scale: Factors = Field((1.0, 1.0), description="of each object by itself, about the middle of its bottom face")
+    object_stretch: tuple[Factors, Factors, Factors] = Field(
+        ((1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
+        description="of each object's length, width and height, each by itself, beside object_scale: builds that the data lacks",
+    )
     sweeps: SweepSettings | None = None
     beams: BeamSettings | None = None
     point_drop: PointDropSettings | None = None
@@ -112,3 +116,8 @@ class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     jitter: Metres = Field(0.0, description="standard deviation of noise on each coordinate of each point")
     shuffle: bool = Field(False, description="shuffle the points; for readers that keep the first points of a voxel")
     min_points: Annotated[int, Field(ge=0)] = Field(1, description="returns of the key sweep, below which a box is dropped")
+
+    @property
+    def scales_objects(self) -> bool:
+        """Whether objects change their size by themselves."""
+        return any(factors != (1.0, 1.0) for factors in (self.object_scale, *self.object_stretch))

@@ -21,7 +21,7 @@ class Change:
 
     seeds       of its points: of losses and noise, and of their order
     num_sweeps  that it keeps
-    scales      (M,) of its objects
+    scales      (M, 3) of its objects' length, width, height
     gain        of its intensities, 0 for none at all
     gamma       of its intensities
     is_counted  whether the returns in its boxes are counted anew
@@ -49,7 +49,7 @@ class Changes:
     lidars         (8, B) float32 `OtherLidar.numbers`
     lacks_beam     (B, K) bool
     numbers        (21, B) float32 `Placement.numbers`, gain, gamma
-    scales         (M,) float32
+    scales         (M, 3) float32
     is_old         (M,) bool, whether returns are not counted anew
     loses, counts  whether any sample's lidar loses points, whether any's returns are counted
     """
@@ -73,12 +73,15 @@ def draw_change(settings: AugmentSettings, rng: np.random.Generator, num_boxes: 
     seeds = int(rng.integers(2**32)), int(rng.integers(2**32))
     lidar = draw_lidar(settings, rng)
     num_sweeps = 0 if settings.sweeps is None else draw_sweeps(settings.sweeps, rng)
-    scales = np.ones(num_boxes)
-    if is_scaled := settings.object_scale != (1.0, 1.0):
-        scales = rng.uniform(*settings.object_scale, num_boxes)
+    scales = np.ones((num_boxes, 3))
+    if settings.object_scale != (1.0, 1.0):
+        scales *= rng.uniform(*settings.object_scale, (num_boxes, 1))
+    for axis, factors in enumerate(settings.object_stretch):
+        if factors != (1.0, 1.0):
+            scales[:, axis] *= rng.uniform(*factors, num_boxes)
     placement = draw_placement(settings, rng)
     gain, gamma = (1.0, 1.0) if settings.intensity is None else _draw_intensity(settings.intensity, rng)
-    is_counted = is_pasted or lidar.loses or settings.sweeps is not None or is_scaled
+    is_counted = is_pasted or lidar.loses or settings.sweeps is not None or settings.scales_objects
     return Change(seeds, lidar, num_sweeps, scales, placement, gain, gamma, is_counted)
 
 

@@ -133,6 +133,7 @@ def test_drawn_numbers_lie_in_their_ranges():
 EVERYTHING = MOVED | {
     "tilt": 0.026,
     "object_scale": (0.9, 1.1),
+    "object_stretch": ((0.9, 1.1), (0.8, 1.0), (1.0, 1.2)),
     "sweeps": {"count": [1, 10]},
     "beams": {"chance": 1.0},
     "point_drop": {"chance": 1.0},
@@ -231,6 +232,30 @@ def test_each_object_is_scaled_by_itself_with_its_points_and_stays_on_the_ground
     torch.testing.assert_close(found.points[6:, :3], torch.tensor(outside, dtype=torch.float32), rtol=0, atol=0)
     assert found.num_points.tolist() == [3, 3]
     torch.testing.assert_close(found.boxes[:, 6:], boxes[:, 6:], rtol=0, atol=0)
+
+
+def test_objects_are_stretched_along_their_own_axes():
+    size, yaw = np.array([4.0, 2.0, 2.0]), 0.4
+    boxes = boxes_at((20, 5, 1), size=size, yaw=yaw)
+    turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+    shares = np.array([(0.9, -0.9, 0.1), (-0.5, 0.2, 1.9), (0.3, 0.9, 1)])  # of half the size, from the middle of the bottom face
+
+    def points(size):
+        local = shares * size / 2
+        return np.column_stack([local[:, :2] @ turn.T + (20, 5), local[:, 2]])
+
+    stretch = {"object_scale": (0.9, 0.9), "object_stretch": ((0.8, 0.8), (1.0, 1.0), (1.25, 1.25))}
+    found = augment(sample_with(points(size), boxes), settings_of(**stretch), rng_of())
+    after = size * 0.9 * (0.8, 1.0, 1.25)
+    np.testing.assert_allclose(found.points[:, :3].numpy(), points(after), atol=1e-5)
+    np.testing.assert_allclose(boxes_from_det3d(found.boxes.double().numpy()).size, [after], rtol=1e-6)
+    np.testing.assert_allclose(found.boxes[:, [0, 1, 2, 8]].numpy(), [[20, 5, after[2] / 2, boxes[0, 8]]], rtol=1e-6)
+    sample, settings = sample_with([(20, 5, 1)], boxes), settings_of(object_stretch=((0.9, 1.1),) * 3)
+    free = [augment(sample, settings, rng_of(seed)).boxes for seed in range(40)]
+    factors = (torch.cat(free)[:, [4, 3, 5]] / torch.tensor(size, dtype=torch.float32)).numpy()
+    assert np.abs(np.corrcoef(factors.T) - np.eye(3)).max() < 0.5  # each by itself
+    assert factors.min() >= 0.9 - 1e-6
+    assert factors.max() <= 1.1 + 1e-6
 
 
 def test_an_object_that_grows_takes_in_what_it_covers():

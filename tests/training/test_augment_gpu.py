@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 MOVED = {"flip_x": 0.5, "flip_y": 0.5, "rotation": np.pi, "scale": (0.9, 1.1), "translation": (0.5, 0.5, 0.5), "height": 0.3, "tilt": 0.02}
 OTHER_LIDAR = {
     "object_scale": (0.9, 1.1),
+    "object_stretch": ((0.9, 1.1), (0.8, 1.0), (1.0, 1.2)),
     "sweeps": {"count": [1, 10]},
     "beams": {"chance": 1.0},
     "sector": {"chance": 1.0},

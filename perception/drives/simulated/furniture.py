@@ -225,12 +225,13 @@ def waiting_people(side: Side, along: float, count: int, rng: np.random.Generato
     if across is None:
         near_kerb = section.furniture[0] + 0.55
         across = near_kerb if rng.random() < 0.5 else section.front + float(rng.uniform(0.1, 0.6))
-    for i in range(count):
+    for _ in range(count):
         size, is_sitting = draw_size("pedestrian", rng), bool(rng.random() < 0.125)
         if is_sitting:
             size = size * (1.0, 1.0, 0.72)
-        spot = along + 0.95 * i, across + float(rng.uniform(0, 0.3))
+        spot = along, across + float(rng.uniform(0, 0.3))
         people.append(side.place("pedestrian", *spot, rng.uniform(-3, 3), size, is_sitting=is_sitting))
+        along += float(rng.uniform(0.75, 1.1))
     return people
 
 

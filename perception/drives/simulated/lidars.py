@@ -164,7 +164,16 @@ LIDARS = {
                 (45, 63, 150, 170), (45, 63, 190, 210), (52, 63, 160, 200), (52, 63, 280, 300), (57, 63, 345, 370), (57, 63, 120, 130)
             ),
         ),
-        LidarModel("vlp16", _steps((-15, 15, 16)), columns=1800, rate_hz=10.0, range_noise=0.012, range_limits=(0.5, 100.0)),
+        # drivers stamp the first packet of a turn or the last: the middle is never far off, and is what cameras wait for
+        LidarModel(
+            "vlp16",
+            _steps((-15, 15, 16)),
+            columns=1800,
+            rate_hz=10.0,
+            time_stamp=0.5,
+            range_limits=(0.5, 100.0),
+            range_noise=0.012,
+        ),
         LidarModel(
             "vlp32c",
             np.concatenate([
@@ -173,6 +182,7 @@ LIDARS = {
             ]),
             columns=1800,
             rate_hz=10.0,
+            time_stamp=0.5,
             range_limits=(0.5, 200.0),
         ),
         LidarModel(
@@ -183,14 +193,16 @@ LIDARS = {
             ]),
             columns=1800,
             rate_hz=10.0,
+            time_stamp=0.5,
             range_limits=(0.5, 200.0),
         ),
-        LidarModel("pandar64", _PANDAR64, columns=1800, rate_hz=10.0, range_limits=(0.5, 200.0)),
+        LidarModel("pandar64", _PANDAR64, columns=1800, rate_hz=10.0, time_stamp=0.5, range_limits=(0.5, 200.0)),
         LidarModel(
             "pandar128",
             np.concatenate([_steps((14.436, 2.512, 27), (2.013, -6.10, 65), (-6.607, -24.12, 35)), [-25.016]]),
             columns=3600,
             rate_hz=10.0,
+            time_stamp=0.5,
             range_limits=(0.5, 200.0),
         ),
         LidarModel(
@@ -198,6 +210,7 @@ LIDARS = {
             _steps((16.97, -16.6, 64)),
             columns=1024,
             rate_hz=10.0,
+            time_stamp=0.5,
             azimuth_offsets_deg=np.tile([3.16, 1.06, -1.06, -3.16], 16),
             range_limits=(0.5, 120.0),
             range_noise=0.01,

@@ -60,6 +60,24 @@ def avenue_tree(pile: Pile, side: Frontage, along: float, height: float, rng: np
         pile.leaves(x, y, low, size, side.yaw, reading=reading, extinction=extinction * rng.uniform(0.5, 1.6))
 
 
+def sapling(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
+    """A young tree whose crown is hardly one, with growth at its foot and up to three stakes."""
+    x, y = side.at(along, across)
+    pile.begin(x, y)
+    height, reading, extinction = rng.uniform(1.6, 3.4), surface_reading(26, rng, 0.4), rng.uniform(0.5, 6.0)
+    pile.pole(x, y, -0.3, rng.uniform(0.02, 0.09), height, reading=20.0, color=BARK)
+    for _ in range(int(rng.integers(0, 4))):
+        u, v = rng.normal(0, 0.3, 2)
+        pile.pole(x + u, y + v, -0.3, rng.uniform(0.02, 0.05), rng.uniform(0.8, 2.0), reading=22.0, color=BARK)
+    if rng.random() < 0.7:
+        width = rng.uniform(0.3, 1.3)
+        pile.leaves(x, y, -0.1, (width, width * rng.uniform(0.6, 1.4), rng.uniform(0.3, 1.3)), reading=reading, extinction=extinction)
+    if rng.random() < 0.5:
+        width = rng.uniform(0.4, 1.6)
+        size = width, width * rng.uniform(0.7, 1.3), rng.uniform(0.6, 1.6)
+        pile.leaves(x, y, rng.uniform(0.7, 1.6), size, reading=reading, extinction=extinction * rng.uniform(0.3, 1.0))
+
+
 def bush(pile: Pile, x: float, y: float, rng: np.random.Generator) -> None:
     """One to three dense ellipsoids on the ground."""
     reading, width = surface_reading(22, rng, 0.4), rng.uniform(0.8, 2.4)

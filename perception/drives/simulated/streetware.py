@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from perception.drives.simulated.pile import Frontage, Pile, Roadside, surface_reading
+from perception.drives.simulated.plants import sapling
 
 METAL = (120, 124, 128)
 
@@ -118,9 +119,10 @@ def _planter(pile: Pile, side: Frontage, along: float, across: float, rng: np.ra
 
 
 def _posts(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
-    """A row of posts alike: bollards near the kerb, thin stakes or stout pillars farther in."""
+    """A row of posts alike: bollards near the kerb, thin stakes or stout pillars farther in; one may be a tall thin one, as of a sign."""
     kind = str(rng.choice(["bollards", "stakes", "pillars"], p=[0.6, 0.25, 0.15]))
-    pitch, count, reading = rng.uniform(1.2, 3.0), int(rng.integers(3, 9)), surface_reading(24, rng)
+    pitch, count, reading = rng.uniform(0.7, 3.0), int(rng.integers(3, 9)), surface_reading(24, rng)
+    tall = int(rng.integers(count)) if rng.random() < 0.35 else -1
     radius, height = {
         "bollards": (rng.uniform(0.04, 0.1), rng.uniform(0.7, 1.2)),
         "stakes": (rng.uniform(0.025, 0.06), rng.uniform(1.2, 2.6)),
@@ -131,7 +133,10 @@ def _posts(pile: Pile, side: Frontage, along: float, across: float, rng: np.rand
     for i in range(count):
         x, y = side.at(along + pitch * i, across)
         pile.begin(x, y)
-        pile.pole(x, y, -0.2, radius, height + 0.2, reading=reading)
+        if i == tall:
+            pile.pole(x, y, -0.2, rng.uniform(0.025, 0.06), rng.uniform(1.9, 3.2), reading=reading)
+        else:
+            pile.pole(x, y, -0.2, radius, height + 0.2, reading=reading)
 
 
 def _pillar(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
@@ -163,10 +168,10 @@ def _board(pile: Pile, side: Frontage, along: float, across: float, rng: np.rand
 
 
 def _bed(pile: Pile, side: Frontage, along: float, across: float, rng: np.random.Generator) -> None:
-    """Shrubs or flowers on a low rim, up to the size of a car."""
+    """Shrubs or flowers on a low rim, up to the size of a van."""
     x, y = side.at(along, across)
     pile.begin(x, y)
-    length, width, tall = rng.uniform(1.2, 6.0), rng.uniform(0.8, 2.2), rng.uniform(0.3, 1.6)
+    length, width, tall = rng.uniform(1.2, 7.0), rng.uniform(0.8, 2.4), rng.uniform(0.3, 1.9)
     if rng.random() < 0.5:
         pile.box(x, y, -0.3, (length + 0.2, width + 0.2, 0.3 + rng.uniform(0.1, 0.5)), side.yaw, reading=surface_reading(35, rng))
     reading, extinction = surface_reading(26, rng, 0.4), rng.uniform(2.0, 12.0)
@@ -214,6 +219,7 @@ PLACED: dict[str, tuple[Maker, float]] = {
     "posts": (_posts, 1.2),
     "pillar": (_pillar, 1.5),
     "board": (_board, 0.8),
+    "sapling": (sapling, 0.8),
     "bed": (_bed, 1.2),
     "step": (_step, 0.8),
     "cabinet": (_cabinet, 1.2),
@@ -224,8 +230,9 @@ PLACED: dict[str, tuple[Maker, float]] = {
 def put_down(
     pile: Pile, road: Roadside, count: int, along: tuple[float, float], across: tuple[float, float], rng: np.random.Generator
 ) -> None:
-    """`count` things of `PLACED`, drawn by their shares, anywhere between these two places along and across."""
-    share = np.array([share for _, share in PLACED.values()])
+    """`count` things of `PLACED`, drawn by their shares, anywhere between these two places along and across; one in four near the last."""
+    share, place = np.array([share for _, share in PLACED.values()]), np.inf
     for name in rng.choice(list(PLACED), size=count, p=share / share.sum()):
-        place = rng.uniform(*along)
+        is_near = rng.random() < 0.25
+        place = place + rng.uniform(0.5, 1.6) if is_near and place + 1.6 < along[1] else rng.uniform(*along)
         PLACED[name][0](pile, road.near(place), place, rng.uniform(*across), rng)

@@ -52,7 +52,7 @@ def room_of(route: Route, terrain: Terrain, half_width: float, heights: tuple[fl
 
 
 # name -> least and largest height, and largest width across its narrow side, in metres: of the things that are easily taken for others
-NARROW = {"posts": (0.7, 2.6, 0.5), "pillar": (1.0, 2.6, 0.7), "board": (1.75, 2.45, 0.15), "bed": (0.4, 2.0, 3.2), "step": (0.1, 0.8, 2.0)}
+NARROW = {"posts": (0.6, 3.0, 0.5), "pillar": (1.0, 2.6, 0.7), "board": (1.75, 2.45, 0.15), "bed": (0.4, 2.3, 3.2), "step": (0.1, 0.8, 2.0)}
 
 
 @pytest.mark.parametrize("name", PLACED)
@@ -209,7 +209,7 @@ def test_a_sweep_over_scenery_resembles_a_real_one():
     assert ratio(got["step<5cm"][0], 61.3) < 1.4
     assert got["step>0.5m"][0] < got["step>0.5m"][1] < got["step>0.5m"][2]
     ground = got["ground intensity"].reshape(-1, 3)
-    assert ratio(ground[:4, 1], np.array([11, 8, 5, 8])).max() < 1.7, ground
+    assert ratio(ground[:4, 1], np.array([11, 8, 5, 8])).max() < 1.8, ground
 
 
 @pytest.mark.shared
