@@ -53,6 +53,7 @@ PANELS: list[tuple[str, dict[str, Any]]] = [
             "sweeps": {"count": (3, 3)},
             "beams": {"chance": 1, "lost": (0.2, 0.2), "regular": 0},
             "point_drop": {"chance": 1},
+            "object_drop": {"chance": 0.5},
             "sector": {"chance": 1},
             "jitter": 0.02,
         },

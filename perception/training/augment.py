@@ -14,7 +14,7 @@ from torch import Tensor
 from perception.core.errors import UsageError
 from perception.detection.config import CenterPointSettings
 from perception.training.augment_settings import AugmentSettings
-from perception.training.boxes import AGE, count_key_returns, scale_objects
+from perception.training.boxes import AGE, count_key_returns, scale_objects, thinned_points
 from perception.training.changes import Changes, draw_change, on_device
 from perception.training.object_bank import ObjectBank, classes_of, paste
 from perception.training.other_lidars import any_of, limit_sweeps, lost_points
@@ -72,11 +72,11 @@ def augment_batch(
     bank      of `settings.bank`, on the samples' device
     progress  share of the training that is done, 0 to 1
 
-    In this order: objects of the bank pasted; sweeps, beams, points and sectors lost; points shuffled; objects scaled one by one; returns
-    of the key sweep in each box counted anew, and boxes dropped that have too few; the scene flipped, turned, scaled, shifted and tilted as
-    a whole (one matrix, on points, boxes and origin alike); intensity; noise. Truth follows: corners of the boxes move like points (but for
-    the tilt: boxes stay upright). Of samples with virtual points all points move; returns and their painted copies, each for itself, are
-    lost with beams, points and sectors; only returns are counted and have an intensity.
+    In this order: objects of the bank pasted; sweeps, beams, points, sectors and points of objects lost; points shuffled; objects scaled
+    and stretched one by one; returns of the key sweep in each box counted anew, and boxes dropped that have too few; the scene flipped,
+    turned, scaled, shifted and tilted as a whole (one matrix, on points, boxes and origin alike); intensity; noise. Truth follows: corners
+    of the boxes move like points (but for the tilt: boxes stay upright). Of samples with virtual points all points move; returns and their
+    painted copies, each for itself, are lost with beams, points, sectors and objects; only returns are counted and have an intensity.
     Raises UsageError where `settings.bank` asks for a bank and none is given, DataError where the bank's points have other columns.
     """
     batch, cleared, old_counts = SampleBatch.of(samples), None, [len(sample.boxes) for sample in samples]
@@ -89,9 +89,8 @@ def augment_batch(
 
     boxes, num_points, origin, sample = batch.boxes, batch.num_points, batch.origin, changes.sample
     every_row = torch.arange(len(sample), dtype=torch.int32, device=sample.device)
-    bits = (
-        point_bits(every_row, of_each(changes.counters[:1], sample)[0]) if settings.point_drop is not None or settings.jitter else every_row
-    )
+    asks_bits = settings.point_drop is not None or settings.object_drop is not None or settings.jitter
+    bits = point_bits(every_row, of_each(changes.counters[:1], sample)[0]) if asks_bits else every_row
     lost, has_velocity = _lost(batch, changes, settings, bits)
     if has_velocity is not None:
         boxes = _with_velocity(boxes, has_velocity.index_select(0, changes.sample_of_box))
@@ -141,8 +140,11 @@ def _lost(batch: SampleBatch, changes: Changes, settings: AugmentSettings, bits:
     if changes.loses:
         xyz = batch.points[:, :3].t() - of_each(batch.origin.t(), sample)
         mask = lost_points(xyz.contiguous(), of_each(changes.lidars, sample), changes.lacks_beam, sample, bits, settings)
-        is_virtual = is_kind(batch.points, VIRTUAL)
-        lost += [] if mask is None else [mask if is_virtual is None else mask & ~is_virtual]
+        lost += [] if mask is None else [mask]
+    if settings.object_drop is not None:
+        lost.append(thinned_points(batch.points, sample, batch.boxes, changes.sample_of_box, changes.thinned, bits))
+    if lost and (is_virtual := is_kind(batch.points, VIRTUAL)) is not None:
+        lost = [mask & ~is_virtual for mask in lost]
     if settings.sweeps is not None:
         is_lost, has_velocity = limit_sweeps(batch.points[:, AGE].contiguous(), sample, changes.num_sweeps, settings.sweeps)
         lost.append(is_lost)

@@ -74,6 +74,13 @@ class PointDropSettings(BaseModel, frozen=True, extra="forbid"):
     distance: Annotated[float, Field(gt=0, le=1000)] = 60.0
 
 
+class ObjectDropSettings(BaseModel, frozen=True, extra="forbid"):
+    """Single points of objects lost: dark clothes, wet paint, what is thinner than simulated."""
+
+    chance: Share = Field(description="share of the objects that lose any")
+    share: Shares = Field((0.0, 0.5), description="share of its points that an object loses, drawn for each")
+
+
 class SectorSettings(BaseModel, frozen=True, extra="forbid"):
     """A sector that something next to the lidar hides."""
 
@@ -111,6 +118,7 @@ class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     sweeps: SweepSettings | None = None
     beams: BeamSettings | None = None
     point_drop: PointDropSettings | None = None
+    object_drop: ObjectDropSettings | None = None
     sector: SectorSettings | None = None
     intensity: IntensitySettings | None = None
     jitter: Metres = Field(0.0, description="standard deviation of noise on each coordinate of each point")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 import cuda_ops
+from perception.training.point_noise import evenly
 
 AGE = 4  # column of a sample's points
 
@@ -24,6 +25,16 @@ def count_key_returns(points: Tensor, is_key: Tensor, sample: Tensor, boxes: Ten
     # Put into no sample rather than left out: a GPU would have to say how many there are.
     groups = {"point_group": torch.where(is_key, sample, -1), "box_group": sample_of_box}
     return cuda_ops.points_in_boxes(points, operator_boxes(boxes), **groups).count.long()
+
+
+def thinned_points(points: Tensor, sample: Tensor, boxes: Tensor, sample_of_box: Tensor, share: Tensor, bits: Tensor) -> Tensor:
+    """(N,) bool, whether a point is lost with its share (M,) of those in the first det3d row (M, 9) of its sample around it.
+
+    points (N, 3 or more); sample (N,) and sample_of_box (M,) int32; bits (N,) int32, random, of which the lower half is used
+    """
+    groups = {"point_group": sample, "box_group": sample_of_box}
+    index = cuda_ops.points_in_boxes(points, operator_boxes(boxes), **groups).index + 1
+    return evenly(bits << 16) < torch.nn.functional.pad(share, (1, 0)).index_select(0, index)
 
 
 def scale_objects(

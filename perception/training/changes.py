@@ -22,6 +22,7 @@ class Change:
     seeds       of its points: of losses and noise, and of their order
     num_sweeps  that it keeps
     scales      (M, 3) of its objects' length, width, height
+    thinned     (M,) share of its objects' points that is lost
     gain        of its intensities, 0 for none at all
     gamma       of its intensities
     is_counted  whether the returns in its boxes are counted anew
@@ -31,6 +32,7 @@ class Change:
     lidar: OtherLidar
     num_sweeps: int
     scales: np.ndarray
+    thinned: np.ndarray
     placement: Placement
     gain: float
     gamma: float
@@ -50,6 +52,7 @@ class Changes:
     lacks_beam     (B, K) bool
     numbers        (21, B) float32 `Placement.numbers`, gain, gamma
     scales         (M, 3) float32
+    thinned        (M,) float32
     is_old         (M,) bool, whether returns are not counted anew
     loses, counts  whether any sample's lidar loses points, whether any's returns are counted
     """
@@ -63,6 +66,7 @@ class Changes:
     lacks_beam: Tensor
     numbers: Tensor
     scales: Tensor
+    thinned: Tensor
     is_old: Tensor
     loses: bool
     counts: bool
@@ -79,10 +83,13 @@ def draw_change(settings: AugmentSettings, rng: np.random.Generator, num_boxes: 
     for axis, factors in enumerate(settings.object_stretch):
         if factors != (1.0, 1.0):
             scales[:, axis] *= rng.uniform(*factors, num_boxes)
+    thinned = np.zeros(num_boxes)
+    if (thinning := settings.object_drop) is not None:
+        thinned = np.where(rng.random(num_boxes) < thinning.chance, rng.uniform(*thinning.share, num_boxes), 0)
     placement = draw_placement(settings, rng)
     gain, gamma = (1.0, 1.0) if settings.intensity is None else _draw_intensity(settings.intensity, rng)
-    is_counted = is_pasted or lidar.loses or settings.sweeps is not None or settings.scales_objects
-    return Change(seeds, lidar, num_sweeps, scales, placement, gain, gamma, is_counted)
+    is_counted = is_pasted or lidar.loses or settings.sweeps is not None or settings.object_drop is not None or settings.scales_objects
+    return Change(seeds, lidar, num_sweeps, scales, thinned, placement, gain, gamma, is_counted)
 
 
 def on_device(changes: Sequence[Change], batch: SampleBatch) -> Changes:
@@ -100,6 +107,7 @@ def on_device(changes: Sequence[Change], batch: SampleBatch) -> Changes:
             np.stack([change.lidar.lacks_beam for change in changes]),
             np.stack([[*change.placement.numbers, change.gain, change.gamma] for change in changes], axis=1).astype(np.float32),
             np.concatenate([change.scales for change in changes]).astype(np.float32),
+            np.concatenate([change.thinned for change in changes]).astype(np.float32),
             np.repeat([not change.is_counted for change in changes], batch.box_counts),
         ],
         batch.points.device,

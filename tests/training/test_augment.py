@@ -134,6 +134,7 @@ EVERYTHING = MOVED | {
     "tilt": 0.026,
     "object_scale": (0.9, 1.1),
     "object_stretch": ((0.9, 1.1), (0.8, 1.0), (1.0, 1.2)),
+    "object_drop": {"chance": 1.0},
     "sweeps": {"count": [1, 10]},
     "beams": {"chance": 1.0},
     "point_drop": {"chance": 1.0},
@@ -256,6 +257,31 @@ def test_objects_are_stretched_along_their_own_axes():
     assert np.abs(np.corrcoef(factors.T) - np.eye(3)).max() < 0.5  # each by itself
     assert factors.min() >= 0.9 - 1e-6
     assert factors.max() <= 1.1 + 1e-6
+
+
+def test_objects_lose_their_own_share_of_points():
+    rng = np.random.default_rng(3)
+    boxes = boxes_at((10, 0, 0), (20, 5, 0), size=(4, 2, 2), yaw=0)
+    inside = [(x + dx, y + dy, 0) for x, y in ((10, 0), (20, 5)) for dx, dy in rng.uniform((-1.9, -0.9), (1.9, 0.9), (4000, 2))]
+    sample = sample_with([*inside, *[(30, 0, 0)] * 500], boxes)
+    settings = settings_of(
+        object_drop={"chance": 1.0, "share": [0.2, 0.8]}, point_drop={"chance": 1.0, "near": [0.5, 0.5], "far": [0.5, 0.5]}
+    )
+    shares = []
+    for seed in range(12):
+        found = augment(sample, settings, rng_of(seed))
+        x = found.points[:, 0].numpy()
+        assert 190 < (x > 29).sum() < 310  # half of what is in no box, lost for itself
+        kept = np.array([((x > low) & (x < low + 4)).sum() for low in (8, 18)])
+        assert found.num_points.tolist() == kept.tolist()
+        shares.append(1 - kept / 4000 / 0.5)
+    shares = np.array(shares)
+    assert 0.15 < shares.min() < 0.35
+    assert 0.65 < shares.max() < 0.85
+    assert (np.abs(shares[:, 0] - shares[:, 1]) > 0.1).mean() > 0.3  # each object its own
+    some = settings_of(object_drop={"chance": 0.5, "share": [1.0, 1.0]}, min_points=0)
+    empty = torch.cat([augment(sample, some, rng_of(seed)).num_points == 0 for seed in range(40)])
+    assert 0.3 < empty.float().mean() < 0.7
 
 
 def test_an_object_that_grows_takes_in_what_it_covers():

@@ -24,6 +24,7 @@ MOVED = {"flip_x": 0.5, "flip_y": 0.5, "rotation": np.pi, "scale": (0.9, 1.1), "
 OTHER_LIDAR = {
     "object_scale": (0.9, 1.1),
     "object_stretch": ((0.9, 1.1), (0.8, 1.0), (1.0, 1.2)),
+    "object_drop": {"chance": 0.5},
     "sweeps": {"count": [1, 10]},
     "beams": {"chance": 1.0},
     "sector": {"chance": 1.0},

@@ -230,7 +230,8 @@ def test_what_does_not_fit_is_refused(source, virtual, message):
 
 EVERYTHING = {
     "flip_x": 0.5, "flip_y": 0.5, "rotation": np.pi, "scale": (0.9, 1.1), "translation": (0.5, 0.5, 0.2), "tilt": 0.02,
-    "object_scale": (0.9, 1.1), "sweeps": {"count": [1, 10]}, "beams": {"chance": 0.5}, "point_drop": {"chance": 0.5},
+    "object_scale": (0.9, 1.1), "object_drop": {"chance": 0.5}, "sweeps": {"count": [1, 10]}, "beams": {"chance": 0.5},
+    "point_drop": {"chance": 0.5},
     "sector": {"chance": 0.5}, "intensity": {"zero": 0.2}, "jitter": 0.01, "shuffle": True,
 }  # fmt: skip
 

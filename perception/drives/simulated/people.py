@@ -26,10 +26,10 @@ def walking(size: np.ndarray, rng: np.random.Generator, strides: Sequence[float]
     parts = Parts(size)
     draw, h = rng.uniform, parts.height * rng.uniform(0.96, 0.995)
     trousers, jacket, skin, luggage = _cloth(rng), _cloth(rng), _skin(rng), _cloth(rng)
-    # people do not grow as wide as their boxes, which hold swinging arms and bags
-    shoulder = min(draw(0.19, 0.25) * (h / 1.72) ** 0.7, parts.width * 0.44)
-    depth = min(draw(0.11, 0.17) * (h / 1.72) ** 0.7, parts.length * 0.34)
-    hip, neck, knee = h * draw(0.46, 0.5), h * draw(0.82, 0.845), draw(0.062, 0.088)
+    # people do not grow as wide as their boxes, which hold swinging arms and bags: 0.38 to 0.54 m over both arms
+    shoulder = min(draw(0.13, 0.19) * (h / 1.72) ** 0.7, parts.width * 0.44)
+    depth = min(draw(0.09, 0.15) * (h / 1.72) ** 0.7, parts.length * 0.34)
+    hip, neck, knee, arm = h * draw(0.46, 0.5), h * draw(0.82, 0.845), draw(0.05, 0.08), draw(0.035, 0.055)
     reach = min(draw(0.2, 0.36) * h / 1.72, parts.length / 2 - 0.08)
     wears_skirt = draw() < 0.12
     extra = pick(rng, {"none": 0.5, "backpack": 0.18, "bag": 0.18, "suitcase": 0.06, "umbrella": 0.04, "coat": 0.12})
@@ -58,7 +58,7 @@ def walking(size: np.ndarray, rng: np.random.Generator, strides: Sequence[float]
             foot, y = -side * swing, side * shoulder * 0.42
             pose.leaning((foot - knee, foot + knee), (y - knee, y + knee), (0.0, hip), trousers, lean=-foot)
             hand_x, y = side * swing * 0.75, side * (shoulder + 0.02)
-            pose.leaning((hand_x - 0.06, hand_x + 0.06), (y - 0.06, y + 0.06), (hip * 0.93, neck * 0.98), jacket, lean=-hand_x)
+            pose.leaning((hand_x - arm, hand_x + arm), (y - arm, y + arm), (hip * 0.93, neck * 0.98), jacket, lean=-hand_x)
         poses.append(pose.joined(parts))
     return poses
 
@@ -67,7 +67,7 @@ def _sitting(parts: Parts, rng: np.random.Generator) -> Parts:
     """On a low seat: the trunk behind, the knees ahead; one in four in a wheel-chair."""
     draw, h, half_length = rng.uniform, parts.height, parts.length / 2
     trousers, jacket, skin, frame = _cloth(rng), _cloth(rng), _skin(rng), rubber(rng)
-    shoulder, depth = min(draw(0.19, 0.24), parts.width * 0.42), min(draw(0.11, 0.15), parts.length * 0.25)
+    shoulder, depth = min(draw(0.14, 0.19), parts.width * 0.42), min(draw(0.1, 0.14), parts.length * 0.25)
     seat, back, has_wheels, lap = h * draw(0.3, 0.38), -half_length * draw(0.3, 0.5), draw() < 0.25, draw(0.065, 0.085)
     knee = min(half_length * 0.8, back + 0.5)
     for side in (-1, 1):
@@ -91,7 +91,7 @@ def add_rider(parts: Parts, rng: np.random.Generator, saddle: tuple[float, float
     """Someone on a cycle, 7 parts: saddle and grips are (x, z) in metres, `pedals` the height of the feet."""
     draw, h = rng.uniform, parts.height * rng.uniform(0.97, 0.995)
     trousers, jacket, skin, is_helmet = _cloth(rng), _cloth(rng), _skin(rng), rng.random() < 0.5
-    (x, z), shoulder, depth = saddle, draw(0.2, 0.25), draw(0.12, 0.16)
+    (x, z), shoulder, depth = saddle, draw(0.15, 0.2), draw(0.1, 0.15)
     neck, lean = max(h - 0.27, z + 0.35), draw(0.1, 0.35) * (grips[0] - x)
     feet, uneven = x + draw(0.2, 0.3), draw(0.0, 0.12)
     for side in (-1, 1):
