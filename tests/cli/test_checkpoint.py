@@ -37,6 +37,9 @@ def test_convert_then_show(files, tmp_path, capsys):
     assert main(["checkpoint", "shrink", str(out), str(tmp_path / "half.safetensors")]) == 0
     assert capsys.readouterr().out.endswith(f"MB  ({tmp_path / 'half.safetensors'})\n")
     assert sorted(load(tmp_path / "half.safetensors")[0]) == sorted(state)
+    assert main(["checkpoint", "shrink", str(out), str(tmp_path / "quarter.safetensors"), "--small"]) == 0
+    assert sorted(load(tmp_path / "quarter.safetensors")[0]) == sorted(state)
+    assert (tmp_path / "quarter.safetensors").stat().st_size <= (tmp_path / "half.safetensors").stat().st_size
 
 
 def test_show_a_published_file_with_its_tensors(files, capsys):

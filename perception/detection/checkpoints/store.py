@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from perception.core.files import write_bytes
 _KEY = "perception"  # one entry, because safetensors writes several in any order, and equal input shall give equal files
 _FORMAT = 1
 _MAX_BYTES = 2 << 30
+_FACTORS = "#factors"  # behind the name of a tensor of whole numbers: what its rows are to be multiplied by
+_FEW = 4096
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,55 @@ def load(path: Path) -> tuple[dict[str, Tensor], Metadata]:
         raise CheckpointError(f"{path}: expected a weight file of perception, got another one; convert it: perception checkpoint convert")
     if _digest(tensors) != metadata.tensors_sha256:
         raise CheckpointError(f"{path}: its numbers do not fit their checksum; the file is damaged, convert it again")
-    return tensors, metadata
+    return _multiplied(tensors, path), metadata
 
 
-def shrunk(source: Path, out: Path) -> tuple[int, int]:
+def shrunk(source: Path, out: Path, *, bits: Literal[8, 16] = 16) -> tuple[int, int]:
     """Write a weight file anew with its matrices and kernels in float16; vectors, such as statistics, stay as they are.
 
+    bits  8: matrices of at least 4,096 numbers become whole numbers, -127 to 127, with one factor for each of their rows (the first axis:
+          what a convolution puts out); `load` multiplies them
     Returns the bytes of both files. Raises CheckpointError for a file that is none of ours and for a number that float16 has not.
     """
     tensors, metadata = load(source)
-    smaller = {name: tensor.half() if tensor.ndim > 1 and tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    smaller: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or not tensor.is_floating_point():
+            smaller[name] = tensor
+        elif bits == 8 and tensor.numel() >= _FEW:
+            smaller[name], smaller[name + _FACTORS] = _whole_numbers(tensor.float())
+        else:
+            smaller[name] = tensor.half()
     if lost := [name for name, tensor in smaller.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise CheckpointError(f"{source}: {lost[0]}: expected numbers up to 65504, the largest that 16 bits hold, got a larger one")
     save(out, smaller, metadata)
     return Path(source).stat().st_size, Path(out).stat().st_size
+
+
+def _whole_numbers(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A float32 tensor as int8 of its shape, and the factor of each row (rows,): that with the least squared error of a few."""
+    rows = tensor.flatten(1)
+    largest = rows.abs().amax(dim=1).clamp(min=1e-30)
+    best, factors = torch.full_like(largest, torch.inf), largest / 127
+    for cut in torch.linspace(0.5, 1.0, 26).tolist():
+        tried = largest * (cut / 127)
+        error = ((rows / tried[:, None]).round().clamp(-127, 127) * tried[:, None] - rows).square().sum(dim=1)
+        factors, best = torch.where(error < best, tried, factors), torch.minimum(error, best)
+    numbers = (rows / factors[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return numbers.view(tensor.shape), factors
+
+
+def _multiplied(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Tensors of a file, those that `_whole_numbers` made as float32 again."""
+    found = {}
+    for name, tensor in tensors.items():
+        if (factors := tensors.get(name + _FACTORS)) is not None:
+            if tensor.ndim < 2 or factors.shape != tensor.shape[:1]:
+                raise CheckpointError(f"{path}: {name}: expected a factor for each row of {list(tensor.shape)}, got {list(factors.shape)}")
+            found[name] = (tensor.flatten(1).float() * factors[:, None]).view(tensor.shape)
+        elif not name.endswith(_FACTORS):
+            found[name] = tensor
+    return found
 
 
 def read_own(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:

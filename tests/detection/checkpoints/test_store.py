@@ -57,6 +57,34 @@ def test_matrices_are_halved_and_vectors_stay(tmp_path):
     assert torch.equal(tensors["a.steps"], weights["a.steps"])
 
 
+def test_large_matrices_take_a_quarter_and_keep_their_rows_scales(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 20, 3, 3, generator=rng) * torch.logspace(-4, 3, 40)[:, None, None, None]
+    rows[7], rows[8, 0, 0, 0] = 0.0, 1e6  # nothing at all, and one number that 16 bits have not
+    weights = {"a.weight": rows, "b.weight": torch.randn(10, 10, generator=rng), "a.norm": torch.linspace(0, 1e6, 5)}
+    save(tmp_path / "x.safetensors", weights, METADATA)
+    before, after = shrunk(tmp_path / "x.safetensors", tmp_path / "y.safetensors", bits=8)
+    assert after / before < 0.4
+    tensors, _ = load(tmp_path / "y.safetensors")
+    assert sorted(tensors) == sorted(weights)
+    assert tensors["a.weight"].dtype == torch.float32
+    assert tensors["b.weight"].dtype == torch.float16  # too few numbers to be worth it
+    assert torch.equal(tensors["a.norm"], weights["a.norm"])
+    error = (tensors["a.weight"] - rows).flatten(1)
+    largest = rows.flatten(1).abs().amax(dim=1)
+    usual = [i for i in range(40) if i != 8]
+    assert (error.square().mean(dim=1).sqrt()[usual] <= 0.011 * rows.flatten(1).square().mean(dim=1).sqrt()[usual]).all()
+    assert (error.abs().amax(dim=1) <= 0.5 * largest).all()
+    assert (error[7] == 0).all()
+    assert tensors["a.weight"][8, 0, 0, 0] == pytest.approx(1e6, rel=1e-6)
+
+
+def test_whole_numbers_without_their_factors_are_refused(tmp_path):
+    save(tmp_path / "x.safetensors", {"a": torch.ones(3, 2, dtype=torch.int8), "a#factors": torch.ones(2)}, METADATA)
+    with pytest.raises(CheckpointError, match=r"a: expected a factor for each row of \[3, 2\], got \[2\]"):
+        load(tmp_path / "x.safetensors")
+
+
 def test_a_matrix_that_16_bits_do_not_hold_is_refused(tmp_path):
     save(tmp_path / "x.safetensors", {"a.weight": torch.full((2, 2), 1e5)}, METADATA)
     with pytest.raises(CheckpointError, match=r"a\.weight: expected numbers up to 65504"):
