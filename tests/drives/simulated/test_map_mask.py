@@ -31,7 +31,7 @@ def test_the_devkit_finds_roads_and_lots_drivable_and_nothing_else(nusc, scenes)
     for scene, record in zip(scenes, nusc.map, strict=True):
         plan, x, y = scene.world.terrain.plan, *rng.uniform(-140, 140, (2, 20_000))
         x[:8000], y[:8000] = rng.uniform(-25, 25, (2, 8000))  # where the corners are round
-        x, y = (part[np.hypot(x, y) < 0.8 * REACH] for part in (x, y))  # a road that bends away ends there
+        x, y = (part[np.hypot(x, y) < 0.75 * REACH] for part in (x, y))  # a road that bends away ends there
         places = scene.street_to_global.apply(np.column_stack([x, y, 0 * x]))
         is_drivable = record["mask"].is_on_mask(places[:, 0], places[:, 1])
         from_kerb, on_lot, near_lot = CrossSection.of(plan, x, y).from_kerb, np.zeros(len(x), bool), np.zeros(len(x), bool)
