@@ -112,9 +112,28 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
             along, count = float(side.begins + rng.uniform(0, 70)), int(1 + rng.geometric(0.5))
             if _is_open(closed[side], along - 1, along + count):
                 things += waiting_people(side, along, count, rng)
+    people = []
     for lot in plan.lots:
-        things += parked_in_lot(plan, lot, _occupancy(1.1 * density, rng), rng)
-    return things
+        is_square = rng.random() < 0.35
+        if not is_square:
+            things += parked_in_lot(plan, lot, _occupancy(1.1 * density, rng), rng)
+        people += people_in_lot(plan, lot, int(rng.poisson((9.0 if is_square else 3.0) * crowd)), rng)
+    for side in sides:
+        for _ in range(rng.poisson(0.7 * crowd)):
+            along, count = float(side.begins + rng.uniform(0, 90)), int(rng.geometric(0.6))
+            people += waiting_people(side, along, count, rng, across=side.section.front + float(rng.uniform(0.5, 3.2)))
+    return things + _where_nothing_is(plan, people, things)
+
+
+def _where_nothing_is(plan: Plan, people: list[Standing], things: list[Standing]) -> list[Standing]:
+    """Those of the people who stand behind the pavements of all roads and in none of the things."""
+    if not people:
+        return []
+    x, y = np.array([(person.x, person.y) for person in people]).T
+    taken = np.concatenate([np.zeros((0, 3)), *[thing.footprint for thing in things]])
+    is_near = (np.hypot(taken[:, 0] - x[:, None], taken[:, 1] - y[:, None]) < taken[:, 2] + 0.6).any(axis=1)
+    is_free = ~is_near & (CrossSection.of(plan, x, y).beyond > 0.4)
+    return [person for person, is_kept in zip(people, is_free.tolist(), strict=True) if is_kept]
 
 
 def _occupancy(density: float, rng: np.random.Generator) -> float:
@@ -217,6 +236,16 @@ def parked_in_lot(plan: Plan, lot: Lot, occupancy: float, rng: np.random.Generat
         row += 5.7 + 6.0 * lanes_after
         lanes_after = not lanes_after
     return parked
+
+
+def people_in_lot(plan: Plan, lot: Lot, count: int, rng: np.random.Generator) -> list[Standing]:
+    """People alone and in groups, anywhere on a lot."""
+    side, people = Side(plan, lot.arm, lot.sign), list[Standing]()
+    while len(people) < count:
+        group = min(int(rng.geometric(0.6)), count - len(people))
+        along, deep = float(rng.uniform(lot.begin + 1.0, lot.end - 1.0)), float(rng.uniform(1.0, lot.depth - 1.0))
+        people += waiting_people(side, along, group, rng, across=side.section.sidewalk_end + deep)
+    return people
 
 
 def waiting_people(side: Side, along: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:

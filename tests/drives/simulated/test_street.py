@@ -112,9 +112,10 @@ def test_objects_are_annotated_from_when_they_are_seen_until_they_are_out_of_sig
             frames = np.flatnonzero(thing.present)
             # what fills 5e-4 steradians and a tenth of which is free gives about a return
             front = np.sqrt(thing.size[0] * thing.size[1]) * thing.size[2] * thing.visibility / np.maximum(distance, 1.0) ** 2
-            is_seen = (distance <= 60) & (front > 5e-4) & (thing.visibility > 0.1)
+            # distances are from the recorded pose, which is centimetres off: what is near a limit may be seen or not
+            is_seen, may_be = ((distance <= 60 + d) & (front > 5e-4 - 5e-5 * d) & (thing.visibility > 0.1) for d in (-0.2, 0.2))
             assert not is_seen[~thing.present].any()
-            assert is_seen[frames[[0, -1]]].all()
+            assert may_be[frames[[0, -1]]].all()
             assert (np.diff(frames) == 1).all()  # one stretch each
 
 
