@@ -52,6 +52,25 @@ def test_no_two_things_stand_in_one_place(seed):
     assert [(things[i].class_name, things[j].class_name) for i, j in zip(first, second, strict=True) if i < j] == []
 
 
+def test_people_also_stand_behind_the_pavements_and_in_nothing_else():
+    far, on_lots = 0, 0
+    for seed in range(40):
+        plan, things = street(seed)
+        people = [thing for thing in things if thing.class_name == "pedestrian"]
+        places = np.array([[person.x, person.y] for person in people]).reshape(-1, 2)
+        is_far = CrossSection.of(plan, *places.T).beyond > 0.5
+        machines = shapely.STRtree(shapely.polygons(outlines([thing for thing in things if thing.class_name in MACHINES])))
+        hit, _ = machines.query(shapely.polygons(outlines(people)), predicate="intersects") if people else ((), ())
+        assert not is_far[np.unique(hit).astype(int)].any()
+        far += is_far.sum()
+        for lot in plan.lots:
+            along, across = plan.locate(lot.arm, *places.T)
+            deep = lot.sign * across - plan.section(lot.arm, lot.sign).sidewalk_end
+            on_lots += ((along > lot.begin) & (along < lot.end) & (deep > 0.5) & (deep < lot.depth)).sum()
+    assert far > 120  # three a street
+    assert on_lots > 80
+
+
 @pytest.mark.parametrize("seed", range(0, 40, 2))
 def test_nothing_but_people_stands_where_people_walk(seed):
     plan, things = street(seed)
