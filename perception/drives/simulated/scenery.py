@@ -41,7 +41,10 @@ def build_scenery(
             line_kerb(pile, road, density, radius, rng)
             line_front(pile, road, str(styles[arm, i]), first, density, radius, rng)
     for lot in plan.lots:
-        edge_of_lot(pile, Roadside(plan, lot.arm, lot.sign), lot, rng)
+        road = Roadside(plan, lot.arm, lot.sign)
+        edge_of_lot(pile, road, lot, rng)
+        near = road.section.sidewalk_end + 1.0  # what would stand in a car is refused
+        put_down(pile, road, rng.poisson(5 * density), (lot.begin, lot.end), (near, near + lot.depth - 2.0), rng)
     if rng.random() < 0.3:
         arm, along = plan.arms[int(rng.integers(len(plan.arms)))], rng.uniform(35, 90)
         footbridge(pile, Roadside(plan, arm, 1).near(along), along, max(plan.section(arm, sign).front for sign in (-1, 1)), rng)

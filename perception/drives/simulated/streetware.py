@@ -148,6 +148,10 @@ def _pillar(pile: Pile, side: Frontage, along: float, across: float, rng: np.ran
         pile.pole(x, y, -0.2, rng.uniform(0.1, 0.28), height + 0.2, reading=reading)
         return
     size = rng.uniform(0.2, 0.7), rng.uniform(0.15, 0.5)
+    if height < 1.8 and rng.random() < 0.2:  # a stand for a notice: two boards that lean on each other
+        lean = 0.5 * size[0] / (height + 0.05) * rng.uniform(0.7, 0.98)
+        pile.box(x, y, -0.05, (*size, height + 0.05), yaw, reading=reading, taper=(lean, lean, 0.0))
+        return
     is_on_post = height < 1.8 and rng.random() < 0.3
     if is_on_post:
         pile.pole(x, y, -0.2, rng.uniform(0.03, 0.07), height, reading=reading)

@@ -195,7 +195,8 @@ def test_a_sweep_over_scenery_resembles_a_real_one():
 
     # within a factor 1.5 on average; single figures of so few places scatter a little more
     by_range = got["range"][:16].reshape(8, 2).sum(axis=1)
-    assert ratio(by_range, REAL_RANGE).max() < 2.0, by_range  # that street has a wall at 62 m
+    assert np.delete(ratio(by_range, REAL_RANGE), 6).max() < 1.5, by_range
+    assert ratio(by_range, REAL_RANGE)[6] < 2.5, by_range  # that street has a wall at 62 m
     assert np.median(ratio(by_range, REAL_RANGE)) < 1.3
     # at 10 - 20 m simulated streets are wider than that real one
     assert ratio(got["above3"], REAL_ABOVE_3M)[1:].max() < 1.5, got["above3"]
