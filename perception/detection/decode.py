@@ -127,10 +127,20 @@ class Decoder:
         """Boxes of one task of one sample; scores (classes, H, W)."""
         if not self.groups:
             return self._group(task, scores, range(len(scores)), rows_at)
+        rows_at = self._once(scores, rows_at, len(self.groups[task]))
         parts = [self._group(task, scores[list(group)], group, rows_at) for group in self.groups[task]]
         boxes = Boxes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         best = boxes.scores.argsort(descending=True, stable=True)[: self.nms.max_out]
         return Boxes(*(column[best] for column in boxes))
+
+    def _once(self, scores: Tensor, rows_at: Callable[[Tensor], Tensor], num_groups: int) -> Callable[[Tensor], Tensor]:
+        """`rows_at` for several groups: a cell that is a candidate in more than one is computed once, unless most need not be at all."""
+        cells = (scores.flatten(1).amax(dim=0) > self.score_threshold).nonzero()[:, 0]
+        if self.nms.max_in is not None and len(cells) > self.nms.max_in * num_groups:
+            return rows_at
+        rows, place = rows_at(cells), cells.new_zeros(scores[0].numel())
+        place[cells] = torch.arange(len(cells), device=cells.device)
+        return lambda wanted: rows[place[wanted]]
 
     def _group(self, task: int, scores: Tensor, classes: Sequence[int], rows_at: Callable[[Tensor], Tensor]) -> Boxes:
         """Boxes of those classes of a task, numbered within it, whose scores (classes, H, W) these are."""
