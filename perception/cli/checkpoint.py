@@ -10,7 +10,7 @@ from perception.core.errors import require_package
 
 checkpoint = typer.Typer(
     name="checkpoint",
-    help="Weight files: convert published ones (det3d, OpenPCDet, mmdetection3d), halve one, show what one holds.",
+    help="Weight files: convert published ones (det3d, OpenPCDet, mmdetection3d), shrink one, show what one holds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -186,7 +186,7 @@ class RotatedNmsSettings(BaseModel, frozen=True, extra="forbid"):
 
     name: Literal["rotated"]
     iou_threshold: Annotated[float, Field(ge=0, le=1)] = 0.2
-    max_in: Count = Field(1000, description="boxes of a task that take part, the best")
+    max_in: Count = Field(1000, description="boxes of a task, or of each of its groups, that take part, the best")
     max_out: Count = Field(83, description="boxes of a task that are kept, the best")
 
 

@@ -30,7 +30,7 @@ class Boxes(NamedTuple):
 class RotatedNms:
     """Boxes seen from above: one whose overlap (IoU) with a better one is above the threshold is dropped.
 
-    max_in   boxes of a task that take part, the best
+    max_in   boxes of a task that take part, the best; of each of its groups of classes where there are any
     max_out  boxes of a task that are kept, the best
     """
 

@@ -18,7 +18,7 @@ _KEY = "perception"  # one entry, because safetensors writes several in any orde
 _FORMAT = 1
 _MAX_BYTES = 2 << 30
 _FACTORS = "#factors"  # behind the name of a tensor of whole numbers: what its rows are to be multiplied by
-_FEW = 4096
+_FEW = 4096  # numbers, with fewer of which a matrix is not worth a factor for each row
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def shrunk(source: Path, out: Path, *, bits: Literal[8, 16] = 16) -> tuple[int, 
         else:
             smaller[name] = tensor.half()
     if lost := [name for name, tensor in smaller.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
-        raise CheckpointError(f"{source}: {lost[0]}: expected numbers up to 65504, the largest that 16 bits hold, got a larger one")
+        name = lost[0].removesuffix(_FACTORS)
+        raise CheckpointError(f"{source}: {name}: expected numbers up to 65504, the largest that 16 bits hold, got a larger one or none")
     save(out, smaller, metadata)
     return Path(source).stat().st_size, Path(out).stat().st_size
 
