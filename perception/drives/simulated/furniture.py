@@ -141,10 +141,6 @@ def _occupancy(density: float, rng: np.random.Generator) -> float:
     return float(min(rng.beta(2.0, 0.8) * min(density, 1.0), 0.97))
 
 
-def _one_of(sides: list[Side], rng: np.random.Generator) -> Side:
-    return sides[int(rng.integers(len(sides)))]
-
-
 def _is_open(closed: list[Span], begin: float, end: float) -> bool:
     return not any(begin < high and end > low for low, high in closed)
 
