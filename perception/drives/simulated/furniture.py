@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perception.drives.simulated.catalog import draw_size
-from perception.drives.simulated.roads import CrossSection, Lot, Plan, Section
+from perception.drives.simulated.roads import CrossSection, Lot, Plan, Roadside
 
 ROW_ENDS = 105.0
 ROOMY = 2.75  # metres of a parking strip in which large vehicles stand
@@ -37,39 +37,12 @@ class Standing:
         return np.stack([self.x + steps * np.cos(yaw), self.y + steps * np.sin(yaw), np.full(len(steps), 0.56 * wide)], axis=1)
 
 
-@dataclass(frozen=True)
-class Side:
-    """One side of an arm; sign -1 is the side of incoming traffic (right of who drives to the crossing), +1 the other."""
-
-    plan: Plan
-    arm: int
-    sign: int
-
-    @property
-    def section(self) -> Section:
-        return self.plan.section(self.arm, self.sign)
-
-    @property
-    def strip(self) -> float:
-        """Width of the parking strip."""
-        return self.section.kerb - self.section.parking_begins
-
-    @property
-    def has_lot(self) -> bool:
-        return any((lot.arm, lot.sign) == (self.arm, self.sign) for lot in self.plan.lots)
-
-    @property
-    def begins(self) -> float:
-        """Metres along at which the kerb is free of the other road."""
-        return self.plan.stop(self.arm) + 3.0 if self.plan.neighbour(self.arm, self.sign) is not None else 1.5
-
-    def place(self, class_name: str, along: float, across: float, yaw: float, size: np.ndarray, *, is_sitting: bool = False) -> Standing:
-        """yaw is counted from the direction in which traffic of this side drives."""
-        x, y, heading = self.plan.at(self.arm, along, self.sign * across)
-        return Standing(class_name, float(x), float(y), float(heading) + (0.0 if self.sign < 0 else np.pi) + yaw, size, is_sitting)
-
-    def stretch(self, along: float, across: float) -> float:
-        return self.plan.stretch(self.arm, along, self.sign * across)
+def place(
+    road: Roadside, class_name: str, along: float, across: float, yaw: float, size: np.ndarray, *, is_sitting: bool = False
+) -> Standing:
+    """yaw is counted from the direction in which traffic of this side drives."""
+    x, y, heading = road.at(along, across)
+    return Standing(class_name, x, y, heading + yaw, size, is_sitting)
 
 
 def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: tuple[int, ...], balanced: bool = False) -> list[Standing]:
@@ -78,11 +51,11 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
 
     balanced  more of the rare classes: a site on several sides, more racks of cycles, rows of barriers and of cones, large vehicles parked
     """
-    sides = [Side(plan, arm, sign) for arm in plan.arms for sign in (-1, 1)]
-    closed: dict[Side, list[Span]] = {side: [] for side in sides}
+    sides = [Roadside(plan, arm, sign) for arm in plan.arms for sign in (-1, 1)]
+    closed: dict[Roadside, list[Span]] = {side: [] for side in sides}
     for arm, along in plan.zebras:
         for sign in (-1, 1):
-            closed[Side(plan, arm, sign)].append((along - 9, along + 9))
+            closed[Roadside(plan, arm, sign)].append((along - 9, along + 9))
     things: list[Standing] = []
     order = [sides[i] for i in rng.permutation(len(sides))]
     # the site needs a parking strip, or a yard behind the sidewalk
@@ -103,13 +76,13 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
     crowd = density * rng.lognormal(-0.15, 0.6)
     for side in sides:
         if not side.has_lot and side not in sites and rng.random() < (0.7 if balanced else 0.25) * density:
-            along = float(side.begins + rng.uniform(4, 30))
+            along = float(side.kerb_begins + rng.uniform(4, 30))
             if _is_open(closed[side], along - 2.0, along + 8.0):
                 things += rack(side, along, rng, bicycles=0.7 if balanced else 0.5)
                 closed[side].append((along - 2.0, along + 8.0))
         things += parked_row(side, closed[side], _occupancy(density, rng), rng, first=first.get(side), balanced=balanced)
         for _ in range(rng.poisson(0.5 * crowd)):
-            along, count = float(side.begins + rng.uniform(0, 70)), int(1 + rng.geometric(0.5))
+            along, count = float(side.kerb_begins + rng.uniform(0, 70)), int(1 + rng.geometric(0.5))
             if _is_open(closed[side], along - 1, along + count):
                 things += waiting_people(side, along, count, rng)
     people = []
@@ -120,7 +93,7 @@ def furnish(rng: np.random.Generator, plan: Plan, density: float, *, site_arms: 
         people += people_in_lot(plan, lot, int(rng.poisson((9.0 if is_square else 3.0) * crowd)), rng)
     for side in sides:
         for _ in range(rng.poisson(0.7 * crowd)):
-            along, count = float(side.begins + rng.uniform(0, 90)), int(rng.geometric(0.6))
+            along, count = float(side.kerb_begins + rng.uniform(0, 90)), int(rng.geometric(0.6))
             people += waiting_people(side, along, count, rng, across=side.section.front + float(rng.uniform(0.5, 3.2)))
     return things + _where_nothing_is(plan, people, things)
 
@@ -145,25 +118,25 @@ def _is_open(closed: list[Span], begin: float, end: float) -> bool:
     return not any(begin < high and end > low for low, high in closed)
 
 
-def _free_stretch(side: Side, closed: list[Span], length: float, rng: np.random.Generator) -> float:
+def _free_stretch(side: Roadside, closed: list[Span], length: float, rng: np.random.Generator) -> float:
     """Where a closed part of the kerb of that length may begin: the first try that meets nothing else."""
-    along = side.begins
+    along = side.kerb_begins
     for _ in range(8):
-        along = side.begins + float(rng.uniform(9, 25))
+        along = side.kerb_begins + float(rng.uniform(9, 25))
         if _is_open(closed, along - 9, along + length):
             return along
     return max([along, *(high + 10 for _, high in closed)])
 
 
 def parked_row(
-    side: Side, closed: list[Span], occupancy: float, rng: np.random.Generator, *, first: str | None = None, balanced: bool = False
+    side: Roadside, closed: list[Span], occupancy: float, rng: np.random.Generator, *, first: str | None = None, balanced: bool = False
 ) -> list[Standing]:
     """Vehicles in the parking strip: one behind the other 0.8 - 2.2 m apart, or side by side; none where the strip is closed.
 
     first  class of a vehicle that stands at the head of the row
     Whether a place is taken depends on the one before: full and empty stretches follow each other.
     """
-    section, row, along = side.section, [], side.begins + float(rng.uniform(0, 3))
+    section, row, along = side.section, [], side.kerb_begins + float(rng.uniform(0, 3))
     if section.parking == "none":
         return []
     taken = _chain(occupancy, rng)
@@ -176,7 +149,7 @@ def parked_row(
             if next(taken) and _is_open(closed, along - 1.5, along + 1.5):
                 turned = heading + np.pi * (rng.random() < 0.12)
                 across = max(deep, section.parking_begins + size[0] / 2 + 0.1)
-                row.append(side.place("car", along, across, turned + rng.normal(0, 0.015), size))
+                row.append(place(side, "car", along, across, turned + rng.normal(0, 0.015), size))
             along += pitch / tight
         return row
     if first:
@@ -195,7 +168,7 @@ def parked_row(
             first = None
             # who is wider than the strip stands on the kerb
             across = max(section.parking_middle + rng.normal(0, 0.06), section.parking_begins + size[1] / 2 + 0.04)
-            row.append(side.place(name, (along + end) / 2, across, rng.normal(0, 0.015), size))
+            row.append(place(side, name, (along + end) / 2, across, rng.normal(0, 0.015), size))
         along = end + float(rng.uniform(0.8, 2.2)) / tight
     return row
 
@@ -217,7 +190,7 @@ def _headed(taken: Iterator[bool]) -> Iterator[bool]:
 
 def parked_in_lot(plan: Plan, lot: Lot, occupancy: float, rng: np.random.Generator) -> list[Standing]:
     """Cars side by side in rows along the street, two rows back to back between the lanes of a parking lot."""
-    side, parked = Side(plan, lot.arm, lot.sign), []
+    side, parked = Roadside(plan, lot.arm, lot.sign), []
     pitch, row = float(rng.uniform(2.6, 3.0)), side.section.sidewalk_end + 1.5
     lanes_after = bool(rng.random() < 0.5)  # the first row stands alone, or is the first of two
     while row + 5.0 <= side.section.sidewalk_end + lot.depth:
@@ -226,7 +199,7 @@ def parked_in_lot(plan: Plan, lot: Lot, occupancy: float, rng: np.random.Generat
             if next(taken):
                 size = draw_size("car", rng)
                 turned = heading + np.pi * (rng.random() < 0.15) + rng.normal(0, 0.02)
-                car = side.place("car", along, row + 2.6 + float(rng.normal(0, 0.1)), turned, size)
+                car = place(side, "car", along, row + 2.6 + float(rng.normal(0, 0.1)), turned, size)
                 if float(CrossSection.of(plan, np.array(car.x), np.array(car.y)).beyond) > 3.0:
                     parked.append(car)
         row += 5.7 + 6.0 * lanes_after
@@ -236,7 +209,7 @@ def parked_in_lot(plan: Plan, lot: Lot, occupancy: float, rng: np.random.Generat
 
 def people_in_lot(plan: Plan, lot: Lot, count: int, rng: np.random.Generator) -> list[Standing]:
     """People alone and in groups, anywhere on a lot."""
-    side, people = Side(plan, lot.arm, lot.sign), list[Standing]()
+    side, people = Roadside(plan, lot.arm, lot.sign), list[Standing]()
     while len(people) < count:
         group = min(int(rng.geometric(0.6)), count - len(people))
         along, deep = float(rng.uniform(lot.begin + 1.0, lot.end - 1.0)), float(rng.uniform(1.0, lot.depth - 1.0))
@@ -244,7 +217,7 @@ def people_in_lot(plan: Plan, lot: Lot, count: int, rng: np.random.Generator) ->
     return people
 
 
-def waiting_people(side: Side, along: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:
+def waiting_people(side: Roadside, along: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:
     """People who stand together near the kerb or before the fronts, facing anywhere; one in eight sits."""
     people, section = [], side.section
     if across is None:
@@ -255,34 +228,34 @@ def waiting_people(side: Side, along: float, count: int, rng: np.random.Generato
         if is_sitting:
             size = size * (1.0, 1.0, 0.72)
         spot = along, across + float(rng.uniform(0, 0.3))
-        people.append(side.place("pedestrian", *spot, rng.uniform(-3, 3), size, is_sitting=is_sitting))
+        people.append(place(side, "pedestrian", *spot, rng.uniform(-3, 3), size, is_sitting=is_sitting))
         along += float(rng.uniform(0.75, 1.1))
     return people
 
 
-def rack(side: Side, along: float, rng: np.random.Generator, *, bicycles: float) -> list[Standing]:
+def rack(side: Roadside, along: float, rng: np.random.Generator, *, bicycles: float) -> list[Standing]:
     """Two to five cycles before the fronts, 1.3 m apart; `bicycles` is how likely they are no motorcycles."""
     name, across = "bicycle" if rng.random() < bicycles else "motorcycle", side.section.front + 1.3
     count = int(rng.integers(2, 6))
-    return [side.place(name, along + 1.3 * i, across, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
+    return [place(side, name, along + 1.3 * i, across, np.pi / 2 + rng.normal(0, 0.04), draw_size(name, rng)) for i in range(count)]
 
 
-def barriers(side: Side, begin: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:
+def barriers(side: Roadside, begin: float, count: int, rng: np.random.Generator, *, across: float | None = None) -> list[Standing]:
     """Barriers end to end, behind the kerb where it is not said how far `across`."""
     row, along, across = [], begin, side.section.kerb + 0.5 if across is None else across
     for _ in range(count):
         size = draw_size("barrier", rng)
         # in a bend their inner edges come together
         tight = min(side.stretch(along + ahead, across + edge) for ahead in (0.0, 2.4) for edge in (-0.4, 0.4))
-        row.append(side.place("barrier", along + size[1] / 2 / tight, across, np.pi / 2 + rng.normal(0, 0.02), size))
+        row.append(place(side, "barrier", along + size[1] / 2 / tight, across, np.pi / 2 + rng.normal(0, 0.02), size))
         along += (size[1] + 0.1) / tight
     return row
 
 
-def _row_of(side: Side, closed: list[Span], class_name: str, count: int, rng: np.random.Generator) -> list[Standing]:
+def _row_of(side: Roadside, closed: list[Span], class_name: str, count: int, rng: np.random.Generator) -> list[Standing]:
     """Barriers behind the kerb, or cones 1.5 to 3.5 m apart along it, where the kerb is free; they close it."""
     pitch = 2.5 if class_name == "barrier" else float(rng.uniform(1.5, 3.5))
-    begin = float(side.begins + rng.uniform(2, 30))
+    begin = float(side.kerb_begins + rng.uniform(2, 30))
     if not _is_open(closed, begin - 1, begin + pitch * count):
         return []
     closed.append((begin - 1, begin + pitch * count))
@@ -291,10 +264,10 @@ def _row_of(side: Side, closed: list[Span], class_name: str, count: int, rng: np
     section = side.section
     across = (section.kerb if section.parking == "none" else section.parking_begins) + float(rng.uniform(0.45, 0.6))
     spots = [(begin + pitch * i, across + float(rng.normal(0, 0.05))) for i in range(count)]
-    return [side.place(class_name, *spot, rng.uniform(-3, 3), draw_size(class_name, rng)) for spot in spots]
+    return [place(side, class_name, *spot, rng.uniform(-3, 3), draw_size(class_name, rng)) for spot in spots]
 
 
-def construction_site(side: Side, begin: float, length: float, rng: np.random.Generator) -> list[Standing]:
+def construction_site(side: Roadside, begin: float, length: float, rng: np.random.Generator) -> list[Standing]:
     """A closed part of the parking strip, or a yard behind the sidewalk where there is none: barriers end to end along the lane, a
     slanting line of cones before, a machine, workers.
 
@@ -305,8 +278,8 @@ def construction_site(side: Side, begin: float, length: float, rng: np.random.Ge
     site += barriers(side, begin, int(length / 2.3) + 1, rng, across=edge + 0.35)
     for i in range(int(rng.integers(4, 8))):
         spot = begin - 2.2 - 1.6 * i, edge + 0.6 + min(0.45 * i, 1.35)
-        site.append(side.place("traffic_cone", *spot, rng.uniform(-3, 3), draw_size("traffic_cone", rng)))
+        site.append(place(side, "traffic_cone", *spot, rng.uniform(-3, 3), draw_size("traffic_cone", rng)))
     size = np.minimum(draw_size("construction_vehicle", rng), (6.0, 2.5, 3.0))
-    site.append(side.place("construction_vehicle", begin + length / 2, edge + 2.2, rng.normal(0, 0.02), size))
+    site.append(place(side, "construction_vehicle", begin + length / 2, edge + 2.2, rng.normal(0, 0.02), size))
     site += waiting_people(side, begin + 0.3, int(rng.integers(1, 3)), rng, across=edge + 1.5)
     return site

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from perception.drives.simulated.pile import Color, Frontage, Pile, Roadside, surface_reading
+from perception.drives.simulated.pile import Color, Frontage, Pile, surface_reading
+from perception.drives.simulated.roads import Roadside
 
 FOUNDATION = 2.5  # metres that walls reach below the ground at their foot, for slopes
 
@@ -118,7 +119,7 @@ def wall_line(
     for a, b in pairwise(edges):
         across += wobble * float(rng.normal())
         middle = (a + b) / 2
-        side, long = road.near(middle), (b - a) * road.stretch(middle, across)
+        side, long = Frontage.of(road, middle), (b - a) * road.stretch(middle, across)
         x, y = side.at(middle, across)
         pile.begin(x, y)
         pile.box(x, y, -0.6 if not is_fence else 0.05, (long, thickness, height + 0.6), side.yaw, reading=reading, passing=passing)

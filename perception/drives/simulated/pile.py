@@ -7,7 +7,7 @@ import numpy as np
 
 from cuda_ops import Kind, Primitives
 from perception.drives.simulated.matter import Matter
-from perception.drives.simulated.roads import Plan, Section
+from perception.drives.simulated.roads import Plan, Roadside, Section
 
 ROAD_CLEARANCE = 4.2  # metres that must stay free above roads and parking strips
 WALK_CLEARANCE = 2.5  # ... and above the walking bands
@@ -37,9 +37,9 @@ class Frontage:
     yaw: float
 
     @staticmethod
-    def of(plan: Plan, arm: int, sign: int, anchor: float) -> "Frontage":
-        x, y, yaw = (float(value) for value in plan.at(arm, anchor, 0.0))
-        return Frontage(plan.section(arm, sign), sign, anchor, x, y, yaw)
+    def of(road: Roadside, anchor: float) -> "Frontage":
+        x, y, yaw = (float(value) for value in road.plan.at(road.arm, anchor, 0.0))
+        return Frontage(road.section, road.sign, anchor, x, y, yaw)
 
     def at(self, along: float, across: float) -> tuple[float, float]:
         """x, y in the street frame; `along` metres from the middle of the crossing, `across` metres from the centre line to this side."""
@@ -54,33 +54,6 @@ class Frontage:
     @property
     def front(self) -> float:
         return self.section.front
-
-
-@dataclass(frozen=True)
-class Roadside:
-    """One side of an arm as it winds; sign as in `Frontage`."""
-
-    plan: Plan
-    arm: int
-    sign: int
-
-    @property
-    def section(self) -> Section:
-        return self.plan.section(self.arm, self.sign)
-
-    @property
-    def begins(self) -> float:
-        """Metres along from which the sidewalk is not the other road's too, 0 where no road leads off on this side."""
-        corner = self.plan.corner(self.arm, self.sign)
-        return 0.0 if corner is None else corner.sidewalk_end
-
-    def near(self, along: float) -> Frontage:
-        """Straightened out around a place of it."""
-        return Frontage.of(self.plan, self.arm, self.sign, along)
-
-    def stretch(self, along: float, across: float) -> float:
-        """Metres at that offset for each metre along the arm."""
-        return self.plan.stretch(self.arm, along, self.sign * across)
 
 
 def surface_reading(median: float, rng: np.random.Generator, spread: float = 0.4) -> float:

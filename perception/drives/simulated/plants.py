@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from perception.drives.simulated.pile import Frontage, Pile, Roadside, surface_reading
+from perception.drives.simulated.pile import Frontage, Pile, surface_reading
+from perception.drives.simulated.roads import Roadside
 
 BARK = (88, 70, 54)
 
@@ -110,7 +111,7 @@ def hedge(
     for a, b in pairwise(edges):
         across += wobble * float(rng.normal())
         middle = (a + b) / 2
-        side = road.near(middle)
+        side = Frontage.of(road, middle)
         x, y = side.at(middle, across)
         pile.begin(x, y)
         size = (b - a) * road.stretch(middle, across), width, height * rng.uniform(0.75, 1.15) + 0.3

@@ -236,6 +236,48 @@ class Plan:
         return {arm: Path.chain((0.0, 0.0, arm * np.pi / 2 - np.pi), self.outward(arm, 0.0, 0.0, 1000.0)) for arm in range(4)}
 
 
+@dataclass(frozen=True)
+class Roadside:
+    """One side of an arm as it winds; sign -1 is the side of incoming traffic (right of who drives to the crossing), +1 the other."""
+
+    plan: Plan
+    arm: int
+    sign: int
+
+    @property
+    def section(self) -> Section:
+        return self.plan.section(self.arm, self.sign)
+
+    @property
+    def strip(self) -> float:
+        """Width of the parking strip."""
+        return self.section.kerb - self.section.parking_begins
+
+    @property
+    def has_lot(self) -> bool:
+        return any((lot.arm, lot.sign) == (self.arm, self.sign) for lot in self.plan.lots)
+
+    @property
+    def kerb_begins(self) -> float:
+        """Metres along at which the kerb is free of the other road."""
+        return self.plan.stop(self.arm) + 3.0 if self.plan.neighbour(self.arm, self.sign) is not None else 1.5
+
+    @property
+    def sidewalk_begins(self) -> float:
+        """Metres along from which the sidewalk is not the other road's too, 0 where no road leads off on this side."""
+        corner = self.plan.corner(self.arm, self.sign)
+        return 0.0 if corner is None else corner.sidewalk_end
+
+    def at(self, along: float, across: float) -> tuple[float, float, float]:
+        """x, y and the yaw of this side's traffic, `across` metres from the centre line to this side."""
+        x, y, yaw = self.plan.at(self.arm, along, self.sign * across)
+        return float(x), float(y), float(yaw) + (0.0 if self.sign < 0 else np.pi)
+
+    def stretch(self, along: float, across: float) -> float:
+        """Metres at that offset for each metre along the arm."""
+        return self.plan.stretch(self.arm, along, self.sign * across)
+
+
 @dataclass(frozen=True, eq=False)
 class CrossSection:
     """What the plan says about places, arrays in their shape.

@@ -5,9 +5,9 @@ import numpy as np
 from perception.core import UsageError
 from perception.drives.simulated.houses import house, wall_line
 from perception.drives.simulated.matter import Matter
-from perception.drives.simulated.pile import Pile, Roadside
+from perception.drives.simulated.pile import Frontage, Pile
 from perception.drives.simulated.plants import avenue_tree, bush, hedge, kerb_tree, tree
-from perception.drives.simulated.roads import Lot
+from perception.drives.simulated.roads import Lot, Roadside
 from perception.drives.simulated.streetware import footbridge, lamp, put_down, sign, traffic_light
 from perception.drives.simulated.terrain import Terrain
 
@@ -37,7 +37,7 @@ def build_scenery(
                 # the corner plot belongs to arms 0 and 2; the other frontage begins behind it
                 first = corner.front + (0.4 if arm % 2 == 0 else rng.uniform(14, 20))
                 if plan.has_lights:
-                    traffic_light(pile, road.near(0.0), corner.kerb, rng)
+                    traffic_light(pile, Frontage.of(road, 0.0), corner.kerb, rng)
             line_kerb(pile, road, density, radius, rng)
             line_front(pile, road, str(styles[arm, i]), first, density, radius, rng)
     for lot in plan.lots:
@@ -47,7 +47,7 @@ def build_scenery(
         put_down(pile, road, rng.poisson(5 * density), (lot.begin, lot.end), (near, near + lot.depth - 2.0), rng)
     if rng.random() < 0.3:
         arm, along = plan.arms[int(rng.integers(len(plan.arms)))], rng.uniform(35, 90)
-        footbridge(pile, Roadside(plan, arm, 1).near(along), along, max(plan.section(arm, sign).front for sign in (-1, 1)), rng)
+        footbridge(pile, Frontage.of(Roadside(plan, arm, 1), along), along, max(plan.section(arm, sign).front for sign in (-1, 1)), rng)
     fill_background(pile, density, radius, rng)
     return pile.matter(plan, terrain.height, np.zeros((0, 3)) if keep_clear is None else keep_clear)
 
@@ -56,17 +56,17 @@ def line_kerb(pile: Pile, road: Roadside, density: float, radius: float, rng: np
     """What stands between the kerb and the walking band: lamps, perhaps trees and something that keeps people off the road, furniture."""
     inner, outer = road.section.furniture
     middle = (inner + outer) / 2
-    spacing, along = rng.uniform(22, 35), road.begins + rng.uniform(0, 12)
+    spacing, along = rng.uniform(22, 35), road.sidewalk_begins + rng.uniform(0, 12)
     while along < radius:
-        lamp(pile, road.near(along), along, inner + 0.3, rng)
+        lamp(pile, Frontage.of(road, along), along, inner + 0.3, rng)
         along += spacing
     row_of_trees(pile, road, density, radius, rng)
     if rng.random() < 0.35:
         line_of_pieces(pile, road, radius, rng)
     for _ in range(rng.poisson(3 * density)):
-        along = rng.uniform(road.begins, radius)
-        sign(pile, road.near(along), along, rng.uniform(inner + 0.1, middle), rng)
-    put_down(pile, road, rng.poisson(7 * density), (road.begins, radius), (middle, middle), rng)
+        along = rng.uniform(road.sidewalk_begins, radius)
+        sign(pile, Frontage.of(road, along), along, rng.uniform(inner + 0.1, middle), rng)
+    put_down(pile, road, rng.poisson(7 * density), (road.sidewalk_begins, radius), (middle, middle), rng)
 
 
 def row_of_trees(pile: Pile, road: Roadside, density: float, radius: float, rng: np.random.Generator) -> None:
@@ -75,17 +75,17 @@ def row_of_trees(pile: Pile, road: Roadside, density: float, radius: float, rng:
     if row == "none":
         return
     plant, tallest = (kerb_tree, 9.0) if row == "slender" else (avenue_tree, 15.0)
-    spacing, along, height = rng.uniform(10, 18), road.begins + rng.uniform(2, 12), rng.uniform(0.65, 1.0) * tallest
+    spacing, along, height = rng.uniform(10, 18), road.sidewalk_begins + rng.uniform(2, 12), rng.uniform(0.65, 1.0) * tallest
     while along < radius:
         if rng.random() < 0.85 * min(density, 1.15):
-            plant(pile, road.near(along), along, height * rng.uniform(0.85, 1.2), rng)
+            plant(pile, Frontage.of(road, along), along, height * rng.uniform(0.85, 1.2), rng)
         along += spacing * rng.uniform(0.8, 1.3)
 
 
 def line_of_pieces(pile: Pile, road: Roadside, radius: float, rng: np.random.Generator) -> None:
     """What keeps people off the road: hedges, low walls or railings, with gaps."""
     kind = str(rng.choice(["hedge", "fence", "wall"], p=[0.38, 0.1, 0.52]))
-    (inner, outer), along = road.section.furniture, road.begins + rng.uniform(0, 4)
+    (inner, outer), along = road.section.furniture, road.sidewalk_begins + rng.uniform(0, 4)
     while along < radius:
         length = rng.uniform(6, 30)
         if rng.random() < 0.85:
@@ -106,7 +106,7 @@ def line_front(pile: Pile, road: Roadside, style: str, first: float, density: fl
         gap = rng.choice([0.0, rng.uniform(2, 7)], p=[0.75, 0.25]) if style == "town" else rng.uniform(4, 14)
         front = edge_of_walk + setback + rng.uniform(0, 2.0 if style == "town" else 4.0)
         middle = along + length / 2
-        side = road.near(middle)
+        side = Frontage.of(road, middle)
         kind = style if rng.random() < 0.8 else str(rng.choice(list(STYLES)))
         if kind == "town" or (kind == "gardens" and rng.random() < 0.75):
             house(pile, side, along, along + length, front, rng, is_low=kind == "gardens")

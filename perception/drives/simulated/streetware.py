@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from perception.drives.simulated.pile import Frontage, Pile, Roadside, surface_reading
+from perception.drives.simulated.pile import Frontage, Pile, surface_reading
 from perception.drives.simulated.plants import sapling
+from perception.drives.simulated.roads import Roadside
 
 METAL = (120, 124, 128)
 
@@ -239,4 +240,4 @@ def put_down(
     for name in rng.choice(list(PLACED), size=count, p=share / share.sum()):
         is_near = rng.random() < 0.25
         place = place + rng.uniform(0.5, 1.6) if is_near and place + 1.6 < along[1] else rng.uniform(*along)
-        PLACED[name][0](pile, road.near(place), place, rng.uniform(*across), rng)
+        PLACED[name][0](pile, Frontage.of(road, place), place, rng.uniform(*across), rng)

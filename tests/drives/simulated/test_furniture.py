@@ -7,9 +7,9 @@ import pytest
 import shapely
 
 from perception.core import Boxes3D
-from perception.drives.simulated.furniture import Side, Standing, furnish, parked_row
+from perception.drives.simulated.furniture import Standing, furnish, parked_row
 from perception.drives.simulated.plans import draw_plan, usual_plan
-from perception.drives.simulated.roads import CrossSection, Plan
+from perception.drives.simulated.roads import CrossSection, Plan, Roadside
 
 PLANS = [draw_plan(np.random.default_rng(seed)) for seed in range(40)]
 MACHINES = ("car", "truck", "bus", "trailer", "construction_vehicle", "barrier", "traffic_cone", "bicycle", "motorcycle")
@@ -84,7 +84,7 @@ def test_nothing_but_people_stands_where_people_walk(seed):
 
 
 def test_the_head_of_a_row_is_who_was_asked_for():
-    side = Side(usual_plan(), 0, -1)
+    side = Roadside(usual_plan(), 0, -1)
     row = parked_row(side, [], 0.9, np.random.default_rng(0), first="bus")
     assert row[0].class_name == "bus"
     np.testing.assert_allclose([row[0].y, row[0].yaw], [-10.1, 0.0], atol=0.3)  # right of who drives in, along the lane
@@ -95,7 +95,7 @@ def test_rows_stand_as_closely_as_real_ones():
     for seed in range(30):
         rng = np.random.default_rng(seed)
         for sign in (-1, 1):
-            side = Side(PLANS[seed % 40], 0, sign)
+            side = Roadside(PLANS[seed % 40], 0, sign)
             row = parked_row(side, [], 0.9, rng)
             step = [np.hypot(a.x - b.x, a.y - b.y) for a, b in pairwise(row) if a.class_name == b.class_name == "car"]
             {"parallel": in_line, "perpendicular": side_by_side, "none": []}[side.section.parking].extend(step)
@@ -104,7 +104,7 @@ def test_rows_stand_as_closely_as_real_ones():
 
 
 def test_occupied_places_follow_each_other():
-    side, runs, taken = Side(usual_plan(), 0, -1), [], []
+    side, runs, taken = Roadside(usual_plan(), 0, -1), [], []
     for seed in range(80):
         row = parked_row(side, [], 0.6, np.random.default_rng(seed))
         taken.append(len(row))

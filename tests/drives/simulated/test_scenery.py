@@ -8,6 +8,7 @@ from perception.core import UsageError
 from perception.drives.simulated.matter import SCENERY, Matter
 from perception.drives.simulated.pile import Frontage, Pile
 from perception.drives.simulated.plans import draw_plan, usual_plan
+from perception.drives.simulated.roads import Roadside
 from perception.drives.simulated.routes import Route
 from perception.drives.simulated.scenery import build_scenery
 from perception.drives.simulated.streetware import PLACED
@@ -57,7 +58,7 @@ NARROW = {"posts": (0.6, 3.0, 0.5), "pillar": (1.0, 2.6, 0.7), "board": (1.75, 2
 
 @pytest.mark.parametrize("name", PLACED)
 def test_street_furniture_stands_on_the_ground_and_has_its_size(name):
-    rng, side = np.random.default_rng(5), Frontage.of(USUAL, 0, 1, 40.0)
+    rng, side = np.random.default_rng(5), Frontage.of(Roadside(USUAL, 0, 1), 40.0)
     for _ in range(50):
         pile = Pile()
         PLACED[name][0](pile, side, 40.0, sum(side.furniture) / 2, rng)
