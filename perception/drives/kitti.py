@@ -223,9 +223,11 @@ class KittiDrive:
     def _sweeps_before(self, number: int, count: int) -> list[Sweep]:
         """The frames before a frame, nearest first; each is one turn. With `on_missing="skip"` those without a file are passed over."""
         times, poses = self._motion
-        there = [n for n in range(number - 1, -1, -1) if self.dataset.on_missing != "skip" or self._cloud_path(n).name in self._cloud_names]
+        passes_over = self.dataset.on_missing == "skip"
+        there = (n for n in range(number - 1, -1, -1) if not passes_over or self._cloud_path(n).name in self._cloud_names)
         return [
-            Sweep(self.token(n), times[n], self.calibration.lidar_to_ego, poses[n], partial(self._read_cloud, n)) for n in there[:count]
+            Sweep(self.token(n), times[n], self.calibration.lidar_to_ego, poses[n], partial(self._read_cloud, n))
+            for n in itertools.islice(there, count)
         ]
 
     def _expect_numbers(self, folder: Path, names: set[str], count: int) -> None:
