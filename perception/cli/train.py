@@ -45,17 +45,21 @@ def train(
     for package in ("torch", "safetensors"):
         require_package(package, extra="models", why="training")
     from perception.training.config import load_training_config
+    from perception.training.state import CHECKPOINT
     from perception.training.train import train as carry_out
 
+    is_first = int(os.environ.get("RANK", 0)) == 0  # of the processes that torchrun starts
     changes = [*(changes or ()), *([] if minutes is None else [f"loop.minutes={minutes}"])]
     settings = load_training_config(config, data=data, version=version, splits=splits or (), changes=changes)
     try:
         with _looks() as after_look:
             status = carry_out(settings, out, name=Path(config).stem, device=device, resume=resume, weights=weights, after_look=after_look)
     except KeyboardInterrupt:
-        tell(f"stopped; --resume goes on from the last checkpoint in {out}")
+        if is_first:
+            has_one = (out / CHECKPOINT).is_file()
+            tell(f"stopped; --resume goes on from the last checkpoint in {out}" if has_one else "stopped before the first checkpoint")
         raise
-    if int(os.environ.get("RANK", 0)) > 0:
+    if not is_first:
         return
     console = printer()
     if status is None:

@@ -4,27 +4,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Protocol
 
 import torch
 
+from perception.training.feed import Feed
 from perception.training.sample import Sample
 
 _BATCHES = 2  # that are begun ahead
-
-
-class Feed(Protocol):
-    """Where samples come from.
-
-    batch(number)    this process's samples of a batch, on its device; the same for the same number
-    steps_per_epoch  batches in which every sample comes once; None for endless data
-    wait_seconds     that the caller has waited for data so far
-    """
-
-    steps_per_epoch: int | None
-    wait_seconds: float
-
-    def batch(self, step: int, /) -> list[Sample]: ...
 
 
 class BatchesAhead:

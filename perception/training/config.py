@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from perception.core.config import load_config, parse_config, shipped_config
 from perception.core.errors import UsageError, shown
 from perception.detection.config import CenterPointSettings, load_detector_config
 from perception.training.augment_settings import AugmentSettings
-from perception.training.data_settings import DataSettings
+from perception.training.data_settings import DataSettings, SimulationSettings
 from perception.training.loop_settings import LoopSettings
 from perception.training.loss_settings import LossSettings
 
@@ -31,6 +31,13 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     augment: AugmentSettings = Field(default_factory=lambda: AugmentSettings.model_validate({}))
     loss: LossSettings = LossSettings()
     loop: LoopSettings = Field(default_factory=lambda: LoopSettings.model_validate({}))
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "TrainingConfig":
+        source = getattr(self.data, "source", None)
+        if self.loop.epochs is not None and isinstance(source, SimulationSettings):
+            raise ValueError(f"loop.epochs: expected loop.steps or loop.minutes with streets that never end, got {self.loop.epochs} epochs")
+        return self
 
 
 class _WithoutData(TrainingConfig, frozen=True, extra="forbid"):
@@ -62,7 +69,8 @@ def load_training_config(
         settings = settings or DataSettings.model_validate({"source": {"name": "clips", "folder": data}})
         settings = settings.reading(data, version=version, splits=tuple(splits))
     elif version is not None or splits:
-        raise UsageError(f"--version {version}, --split {', '.join(splits)}: expected --data beside it, got none")
+        given = ([] if version is None else [f"--version {version}"]) + [f"--split {split}" for split in splits]
+        raise UsageError(f"{' '.join(given)}: expected --data beside it, got none")
     values = config.model_dump(mode="json") | {"data": None if settings is None else settings.model_dump(mode="json")}
     for change in changes:
         _change(values, change)

@@ -46,7 +46,7 @@ class ClipsSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class SimulationSettings(BaseModel, frozen=True, extra="forbid"):
-    """Streets simulated while the training runs, never the same twice; see `perception.training.pool` for how they are drawn."""
+    """Streets simulated while the training runs, never the same twice; see `perception.training.pool_feed` for how they are drawn."""
 
     name: Literal["simulation"]
     lidars: dict[str, PositiveFloat] = Field(
@@ -107,17 +107,23 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def reading(self, root: Path | str, *, version: str | None = None, splits: tuple[str, ...] = ()) -> "DataSettings":
-        """The same with samples from a folder of drives or of clips, whichever is in it; `instances` of drives stay.
+        """The same with samples from a folder of drives or of clips, whichever is in it.
 
-        UsageError for clips with a version or splits.
+        `class_balanced` stays, of drives `instances` too, and `sweeps` and `on_missing` where there is one folder.
+        Raises UsageError for clips with a version or splits.
         """
-        root = Path(root)
+        root, before = Path(root), self.source
+        balanced = not isinstance(before, SimulationSettings) and before.class_balanced
         if root.is_dir() and any(root.glob("clip-*.npz")):
             if version is not None or splits:
                 raise UsageError(f"{root}: version {version!r}, splits {splits}: a folder of clips has none")
-            source: Any = ClipsSettings.model_validate({"name": "clips", "folder": root})
+            source: Any = ClipsSettings.model_validate({"name": "clips", "folder": root, "class_balanced": balanced})
         else:
-            folder = {"root": root, "version": version, "splits": splits}
-            instances = self.source.instances if isinstance(self.source, DrivesSettings) else None
-            source = DrivesSettings.model_validate({"name": "drives", "folders": [folder], "instances": instances})
+            folder, instances = {"root": root, "version": version, "splits": splits}, None
+            if isinstance(before, DrivesSettings):
+                instances = before.instances
+                if len(before.folders) == 1:
+                    folder |= before.folders[0].model_dump(include={"sweeps", "on_missing"})
+            values = {"name": "drives", "folders": [folder], "class_balanced": balanced, "instances": instances}
+            source = DrivesSettings.model_validate(values)
         return self.model_copy(update={"source": source})

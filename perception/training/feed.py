@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from perception.core.classes import ClassSet
 from perception.core.errors import UsageError
 from perception.detection.config import CenterPointSettings, GridSettings
 from perception.training.data_settings import DataSettings, SimulationSettings
 from perception.training.epoch_feed import EpochFeed, balanced_order
+from perception.training.object_bank import classes_of
 from perception.training.plan import Plan
 from perception.training.pool import ClipPool
 from perception.training.pool_feed import ArrivalFeed, PoolFeed
@@ -26,8 +26,6 @@ from perception.training.sample import Sample
 from perception.training.simulation import SimulatedStreets
 from perception.training.sources import open_source
 from perception.training.virtual_points import expect_instances
-
-_LARGEST_SCALE = 1.1  # to which augmentation may shrink the world: what is farther off cannot come into the grid
 
 
 class Feed(Protocol):
@@ -63,12 +61,14 @@ def open_feed(
     rank: int = 0,
     world_size: int = 1,
     first_step: int = 0,
+    smallest_scale: float = 1.0,
 ) -> Feed:
     """The samples that settings name, for a network, in batches.
 
-    device      where samples are wanted
-    batch_size  of all ranks together: rank r gets samples r, r + world_size, ... of it, so that it is the same for any number of ranks
-    first_step  the batch where training begins or goes on: processes start on its data at once
+    device          where samples are wanted
+    batch_size      of all ranks together: rank r gets samples r, r + world_size, ... of it, so that it is the same for any number of ranks
+    first_step      the batch where training begins or goes on: processes start on its data at once
+    smallest_scale  to which augmentation shrinks the world, which brings what is farther off into the grid
     Raises UsageError for numbers that do not fit each other, for settings without samples, for a network of virtual points and a source
     without (or the other way round), and for a network that reads other columns than these or x, y, z, intensity and age.
     """
@@ -79,12 +79,11 @@ def open_feed(
     if detector.points != "nuscenes":
         raise UsageError("detector: expected one that reads x, y, z, intensity and age; samples have no other columns")
     expect_instances(settings.source, detector)
-    classes = ClassSet(tuple(name for task in detector.head.tasks for name in task))
+    classes = classes_of(detector)
     plan, source = Plan(batch_size, rank, world_size, seed, first_step), settings.source
     if isinstance(source, SimulationSettings):
-        streets = SimulatedStreets(
-            seed, tuple(source.lidars.items()), source.varied, source.density, _reach(detector.grid), source.balanced
-        )
+        reach = _radius(detector.grid) / min(smallest_scale, 1.0)
+        streets = SimulatedStreets(seed, tuple(source.lidars.items()), source.varied, source.density, reach, source.balanced)
         pool = ClipPool(classes, detector.frame, device)
         return (ArrivalFeed if source.fresh_per_step == "auto" else PoolFeed)(source, streets, pool, plan, settings.workers)
     samples = open_source(source, frame=detector.frame, sweeps=detector.sweeps, window=detector.window)
@@ -92,6 +91,6 @@ def open_feed(
     return EpochFeed(samples, order, classes, detector.frame, plan, settings.workers, device)
 
 
-def _reach(grid: GridSettings) -> float:
-    """Metres from the origin beyond which no point can come into the grid, whichever way augmentation turns the world."""
-    return _LARGEST_SCALE * math.hypot(*(max(-grid.lower[k], grid.upper[k]) for k in (0, 1)))
+def _radius(grid: GridSettings) -> float:
+    """Metres from the origin beyond which no point is in the grid, whichever way the world is turned."""
+    return math.hypot(*(max(-grid.lower[k], grid.upper[k]) for k in (0, 1)))

@@ -16,8 +16,9 @@ from perception.core.errors import CheckpointError, UsageError
 from perception.detection.center_point import CenterPoint
 from perception.detection.head import HeadMaps
 from perception.detection.weights import load_state
-from perception.training.ahead import BatchesAhead, Feed
+from perception.training.ahead import BatchesAhead
 from perception.training.ema import Ema
+from perception.training.feed import Feed
 from perception.training.log import LossWindow, Status
 from perception.training.loop_settings import LoopSettings
 from perception.training.processes import Processes
@@ -199,7 +200,7 @@ class Loop:
         return rows[0] if count == 1 else torch.stack(rows).mean(dim=0), tokens
 
     def close(self) -> None:
-        """End the threads that make batches; before the feed is closed."""
+        """End the thread that makes batches, if need be when its batch is done; at once where the feed is closed already."""
         self._batches.close()
 
     def _augmented(self, samples: Sequence[Sample], number: int, progress: float) -> list[Sample]:

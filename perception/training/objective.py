@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perception.core.errors import UsageError
+from perception.core.errors import UsageError, nearest_hint
 from perception.detection.build import build_decoder
 from perception.detection.center_point import CenterPoint
 from perception.detection.config import CenterPointSettings
@@ -29,10 +29,17 @@ class Objective:
     """Head, IoU branch and second stage, as far as the network has them. The second stage learns from the boxes that the maps give."""
 
     def __init__(self, network: CenterPoint, detector: CenterPointSettings, loss: LossSettings | None = None) -> None:
-        """network: built for the settings `detector`. Raises UsageError for a second stage that reads the neck's output."""
+        """network: built for the settings `detector`.
+
+        Raises UsageError for a second stage that reads the neck's output and for loss.class_weights of a class that the network lacks.
+        """
         if detector.second_stage is not None and detector.second_stage.features != "head":
             raise UsageError("second_stage.features: expected head, got neck: a stage that reads the neck's output cannot be trained here")
-        self._network, self._detector, self._loss = network, detector, loss or LossSettings()
+        loss, names = loss or LossSettings(), [name for task in detector.head.tasks for name in task]
+        for name in loss.class_weights:
+            if name not in names:
+                raise UsageError(f"loss.class_weights: {name}: expected one of {', '.join(names)}{nearest_hint(name, names)}")
+        self._network, self._detector, self._loss = network, detector, loss
         self._decoder = build_decoder(detector)
 
     def targets(self, samples: Sequence[Sample]) -> Targets:

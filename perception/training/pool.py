@@ -110,11 +110,6 @@ class ClipPool:
     def __len__(self) -> int:
         return len(self._clips)
 
-    @property
-    def num_bytes(self) -> int:
-        """Of its clouds on the device."""
-        return sum(9 * len(clip.age) for clip in self._clips.values())
-
 
 def pooled(clip: PackedClip, classes: ClassSet, frame: str, device: torch.device) -> PooledClip:
     """A clip on a device, with its truth in the network's frame; see `ClipPool`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from perception.core.errors import UsageError
 from perception.detection.config import CenterPointSettings
 from perception.fusion import InstancesConfig
 from perception.training.data_settings import ClipsSettings, DataSettings, DrivesSettings
@@ -38,6 +39,8 @@ def recorded_samples(
     settings = nothing.reading(root, version=version, splits=() if split is None else (split,)).source
     if isinstance(settings, DrivesSettings):
         settings = settings.model_copy(update={"instances": instances})
+    elif instances is not None:
+        raise UsageError(f"{root}: expected drives with pictures for instances to be seen in, got a folder of clips; leave --instances out")
     expect_instances(settings, detector)
     classes, cpu = classes_of(detector), torch.device("cpu")
     source = open_source(settings, frame=detector.frame, sweeps=detector.sweeps, window=detector.window)  # type: ignore[arg-type]

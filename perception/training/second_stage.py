@@ -14,6 +14,7 @@ from cuda_ops import iou_3d
 from perception.detection.decode import Boxes
 from perception.detection.grid import BevGrid
 from perception.detection.second_stage import SecondStage, point_features
+from perception.training.boxes import operator_boxes
 from perception.training.loss_settings import LossSettings, SecondStageLossSettings
 from perception.training.losses import Losses
 from perception.training.sample import Sample
@@ -88,7 +89,7 @@ def choose(boxes: Boxes, sample: Sample, settings: SecondStageLossSettings, gene
         return Proposals(rows, rows[:, 0], rows, rows[:, 0])
     truth = sample.boxes if len(sample.boxes) else boxes.rows.new_zeros((1, 9))  # a box of no size overlaps nothing
     labels = sample.labels if len(sample.boxes) else boxes.labels.new_full((1,), -1)
-    iou = iou_3d(_upright(boxes.rows), _upright(truth))  # (N, M) float64
+    iou = iou_3d(operator_boxes(boxes.rows), operator_boxes(truth))  # (N, M) float64
     iou, object_ = torch.where(boxes.labels[:, None] == labels, iou, 0).max(dim=1)
 
     overlap = iou.cpu()
@@ -121,8 +122,3 @@ def residual_to(rows: Tensor, truth: Tensor) -> Tensor:
 def _again(index: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """count of the indices, drawn with replacement."""
     return index[torch.randint(len(index), (count,), generator=generator)] if count else index[:0]
-
-
-def _upright(rows: Tensor) -> Tensor:
-    """det3d's rows (N, 9) as x, y, z, length, width, height, yaw."""
-    return torch.cat([rows[:, :3], rows[:, [4, 3, 5]], -rows[:, 8:] - torch.pi / 2], dim=1)

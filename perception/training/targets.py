@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.core.errors import UsageError, nearest_hint
 from perception.detection.build import grid_of
 from perception.detection.config import CenterPointSettings
 from perception.detection.grid import BevGrid
@@ -59,10 +58,8 @@ def make_targets(samples: Sequence[Sample], settings: CenterPointSettings, loss:
     excepted) that is not finite or a size that is not above 0. Boxes above or below the grid are objects like others.
     An object with fewer than loss.min_points returns, and one that is beyond the loss.max_objects nearest, has heat but no slot: it is no
     positive, and a prediction there costs as little as it would beside a positive.
-    Raises UsageError for loss.class_weights of a class that the network lacks.
     """
     loss = loss or LossSettings()
-    _expect_classes(loss, settings)
     grid, counts = grid_of(settings), [len(task) for task in settings.head.tasks]
     boxes, label, num_points = _padded(samples)
 
@@ -109,13 +106,6 @@ def _padded(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
 
     boxes, labels = padded([sample.boxes for sample in samples], 0), padded([sample.labels for sample in samples], -1)
     return boxes, labels, padded([sample.num_points for sample in samples], 0)
-
-
-def _expect_classes(loss: LossSettings, settings: CenterPointSettings) -> None:
-    names = [name for task in settings.head.tasks for name in task]
-    for name in loss.class_weights:
-        if name not in names:
-            raise UsageError(f"loss.class_weights: {name}: expected one of {', '.join(names)}{nearest_hint(name, names)}")
 
 
 def _cells_and_values(boxes: Tensor, grid: BevGrid) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,7 +156,8 @@ def _heat(boxes: Tensor, label: Tensor, cell: Tensor, has_cell: Tensor, classes:
         heat.scatter_reduce_(1, place.flatten(1), value.flatten(1), "amax")  # the maximum is the same in any order
 
     if boxes.device.type == "cpu":
-        paint(radius, corner, cell, has_cell, int(radius.max()))
+        # no wider than the map, whatever a broken box says: beyond its border nothing is painted
+        paint(radius, corner, cell, has_cell, min(int(radius.max()), max(height, width)))
     else:  # without asking the GPU how large the largest is
         paint(radius, corner, cell, has_cell, _radius_of(*_LARGE, grid, loss))
         large = radius.topk(min(_MOST_HUGE, radius.shape[1]), dim=1).indices

@@ -1,6 +1,7 @@
 """A training from its configuration to a folder: what `perception train` does."""
 
 import json
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -52,18 +53,30 @@ class Folder:
         return None
 
     def save(self, state: dict[str, Any], loop: Loop, status: Status | None, *, is_complete: bool) -> None:
-        """Write the checkpoint and what can be used without it. In this order: weights of an older step than the checkpoint do no harm."""
+        """Write the checkpoint and what can be used without it. In this order: where the weights are of an older step than the
+        checkpoint, going on from it writes them again.
+        """
         write_checkpoint(self.path / CHECKPOINT, state, self.config)
         write_bytes(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False).encode())
         record = self._record(loop, status, is_complete=is_complete)
         says = {"steps": str(loop.step), "samples": str(loop.samples), "seconds": f"{record['seconds']:.0f}", "device": record["device"]}
         write_weights(self.path / WEIGHTS, loop.ema.state(), self.detector, self.name, says)
-        write_bytes(self.path / RECORD, json.dumps(record, indent=2).encode() + b"\n")
+        write_bytes(self.path / RECORD, json.dumps(record, indent=2, allow_nan=False).encode() + b"\n")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last save of a training was written to its end."""
+        try:
+            return json.loads((self.path / RECORD).read_bytes())["complete"] is True
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
 
     def _record(self, loop: Loop, status: Status | None, *, is_complete: bool) -> dict[str, Any]:
         device = loop.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
         told = {} if status is None else {"last": asdict(status)}
+        if status is not None and not math.isfinite(status.gradient_norm):
+            told["last"]["gradient_norm"] = None  # JSON has no infinity
         return {
             "complete": is_complete,
             "steps": loop.step,
@@ -114,12 +127,15 @@ def train(
         # Maps have one size: cuDNN may try its ways once and keep the best.
         torch.backends.cudnn.benchmark = True
         numbers = {"rank": processes.rank, "world_size": processes.count, "first_step": first_step}
-        opened = open_feed(config.data, detector, device=processes.device, batch_size=settings.batch_size, seed=settings.seed, **numbers)
-        with closing(opened) as feed:
-            objective = Objective(network, detector, config.loss)
-            parts = Parts(feed, augment, objective.targets, objective.loss)
-            with closing(Loop(network, parts, settings, processes)) as loop:
+        objective = Objective(network, detector, config.loss)
+        numbers |= {"batch_size": settings.batch_size, "seed": settings.seed, "smallest_scale": config.augment.scale[0]}
+        with closing(open_feed(config.data, detector, device=processes.device, **numbers)) as feed:
+            loop = Loop(network, Parts(feed, augment, objective.targets, objective.loss), settings, processes)
+            try:
                 return run(loop, folder, processes, state=state, after_look=after_look)
+            finally:
+                feed.close()  # first: the loop's thread may be waiting for samples
+                loop.close()
     finally:
         torch.backends.cudnn.benchmark = benchmark
         processes.close()
@@ -136,6 +152,8 @@ def run(
     if state is not None:
         loop.load(state, where=str(folder.path / CHECKPOINT))
     if loop.progress >= 1 and state is not None:
+        if processes.of_first(float(not folder.is_complete)):  # the checkpoint was written, and then the disk was full
+            _save(loop, folder, processes, None, is_complete=True)
         return None
     loop.fetch()
     loop.start_clock(0.0 if state is None else float(state["seconds"]))

@@ -16,6 +16,7 @@ from perception.core.transform import Transform
 from perception.detection.config import load_detector_config
 from perception.detection.detector import Detector
 from perception.drives.simulated.clips import write_clip
+from perception.training.loop import Loop
 from tests.detection.small import LIDAR_TO_EGO, cloud, small_config
 
 
@@ -70,6 +71,19 @@ def test_resume_and_weights_to_begin_with(place, capfd):
     # One step at a rate of 1e-3 moves no weight by more than about that.
     moved = [(second["network"][name] - tensor).abs().max() for name, tensor in first["ema"].items() if name.endswith("conv.weight")]
     assert 0 < max(moved) < 2e-3
+
+
+@pytest.mark.parametrize(("minutes", "told"), [("5", "stopped before the first checkpoint"), ("1e-9", "--resume goes on from the last")])
+def test_who_is_stopped_is_told_what_is_there(place, capfd, monkeypatch, minutes, told):
+    def stopped(loop, progress):
+        if loop.step == 4:
+            raise KeyboardInterrupt
+        return look(loop, progress)
+
+    look = Loop.look
+    monkeypatch.setattr(Loop, "look", stopped)
+    assert train(place, "out", "--set", f"loop.checkpoint_minutes={minutes}") == 130
+    assert told in capfd.readouterr().err
 
 
 def test_a_budget_is_kept(place, capfd):

@@ -64,8 +64,17 @@ def test_a_change_that_does_not_fit_is_refused(file, change, message):
 def test_samples_must_come_from_somewhere(file):
     with pytest.raises(UsageError, match="data: expected where the samples come from, got nothing; give --data ROOT"):
         load_training_config(file)
-    with pytest.raises(UsageError, match="expected --data beside it"):
-        load_training_config(file, splits=("train",))
+    with pytest.raises(UsageError, match=r"^--split train --split val: expected --data beside it"):
+        load_training_config(file, splits=("train", "val"))
+    with pytest.raises(UsageError, match=r"^--version v1\.0-mini: expected --data beside it"):
+        load_training_config(file, version="v1.0-mini")
+
+
+def test_streets_that_never_end_have_no_epochs():
+    with pytest.raises(
+        UsageError, match=r"loop\.epochs: expected loop\.steps or loop\.minutes with streets that never end, got 3\.0 epochs"
+    ):
+        load_training_config("train_compact", changes=["loop.epochs=3"])
 
 
 def test_a_detector_that_is_not_there_is_told(tmp_path):

@@ -98,7 +98,15 @@ def test_settings_for_a_folder(tmp_path):
     assert drives.source.folders[0].model_dump() == {
         "root": tmp_path, "version": "v1.0-mini", "splits": ("mini_train",), "on_missing": "error", "sweeps": None
     }  # fmt: skip
+    more = {"class_balanced": True, "instances": None}
+    rich = settings_of({"name": "drives", "folders": [{"root": "a", "sweeps": 5, "on_missing": "skip"}], **more}).reading(
+        "b", splits=("x",)
+    )
+    assert rich.source == DrivesSettings.model_validate(
+        {"name": "drives", "folders": [{"root": "b", "sweeps": 5, "on_missing": "skip", "splits": ["x"]}], **more}
+    )
     (tmp_path / "clip-000000.npz").touch()
+    assert rich.reading(tmp_path).source.class_balanced
     assert plain.reading(str(tmp_path)).source == ClipsSettings(name="clips", folder=tmp_path, class_balanced=False)
     with pytest.raises(UsageError, match=r"splits \('val',\): a folder of clips has none"):
         plain.reading(tmp_path, splits=("val",))
@@ -143,3 +151,13 @@ def test_defaults_are_settings():
 def test_numbers_that_do_not_fit_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         opened(settings_of(SIMULATION, workers=0), **options)
+
+
+@pytest.mark.parametrize(("smallest", "reach"), [(1.0, 1.0), (0.8, 1.25), (1.2, 1.0)])
+def test_streets_reach_as_far_as_a_shrunken_world_needs(monkeypatch, smallest, reach):
+    seen = []
+    monkeypatch.setattr("perception.training.feed.SimulatedStreets", lambda *values: seen.append(values) or (lambda _: []))
+    with opened(settings_of(SIMULATION, workers=0), smallest_scale=smallest):
+        pass
+    corner = np.hypot(*np.maximum(np.abs(DETECTOR.grid.lower[:2]), np.abs(DETECTOR.grid.upper[:2])))
+    assert seen[0][4] == pytest.approx(reach * corner)

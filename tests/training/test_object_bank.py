@@ -330,5 +330,7 @@ def test_the_command_keeps_what_it_is_told_to(tmp_path, capsys):
     assert bank.count.min() >= 7
     assert main([*command, "--split", "val"]) == 2
     assert "a folder of clips has none" in capsys.readouterr().err
+    assert main([*command, "--instances", "file:masks"]) == 2
+    assert "expected drives with pictures for instances to be seen in, got a folder of clips" in capsys.readouterr().err
     assert main(["object-bank", str(tmp_path / "nothing"), *command[2:]]) == 3
     assert "nothing: expected the folder of a data set, found none" in capsys.readouterr().err

@@ -49,3 +49,9 @@ def test_a_stage_that_reads_the_neck_is_refused():
     settings = settings_with(SECOND | {"features": "neck"})
     with pytest.raises(UsageError, match="features: expected head, got neck"):
         Objective(build_network(settings), settings)
+
+
+def test_a_weight_of_an_unknown_class_is_wrong_use():
+    settings = small_settings()
+    with pytest.raises(UsageError, match=r"class_weights: pedstrian: expected one of car, .*did you mean 'pedestrian'"):
+        Objective(build_network(settings), settings, LossSettings(class_weights={"pedstrian": 3.0}))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from perception.core.errors import UsageError
 from perception.detection.build import grid_of
 from perception.detection.decode import decoded
 from perception.training.loss_settings import LossSettings
@@ -142,9 +141,10 @@ def test_weights_of_classes_are_told_by_name():
     assert [task.weights for task in tasks] == [(1.0,), (1.0, 3.0), (1.0,)]
 
 
-def test_a_weight_of_an_unknown_class_is_wrong_use():
-    with pytest.raises(UsageError, match=r"class_weights: pedstrian: expected one of car, .*did you mean 'pedestrian'"):
-        make_targets([sample()], SETTINGS, LossSettings(class_weights={"pedstrian": 3.0}))
+def test_a_box_in_millimetres_fills_the_map_and_not_the_memory():
+    heat = make_targets([sample((CAR, box(0, 0, size=(1900.0, 4500.0, 1500.0))))], SETTINGS)[0].heatmap
+    assert heat.amax() == 1
+    assert (heat[0, 0] > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import perception.training.train as train_module
 from perception.core.errors import CheckpointError, UsageError
 from perception.core.transform import Transform
 from perception.detection.config import DetectorConfig
@@ -110,6 +113,37 @@ def test_a_finished_training_resumed_does_nothing(tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert carry_out(small_loop(), folder(tmp_path), resume=True) is None
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("last", ["weights.safetensors", "training.json"])
+def test_a_last_save_that_was_cut_short_is_finished(tmp_path, monkeypatch, last):
+    """A full disk behind the checkpoint: nothing is left to train, but everything to write."""
+    carry_out(small_loop(), folder(tmp_path / "whole"))
+    written = train_module.write_weights, train_module.write_bytes
+
+    def full(path, *content):
+        if path.name == last and path.parent.name == "cut":
+            raise OSError(28, "No space left on device")
+        return written[path.name != "weights.safetensors"](path, *content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "write_weights", full)
+        patch.setattr(train_module, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            carry_out(small_loop(), folder(tmp_path / "cut"))
+    assert carry_out(small_loop(), folder(tmp_path / "cut"), resume=True) is None
+    assert json.loads((tmp_path / "cut/training.json").read_text())["complete"] is True
+    whole, found = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], found[name]) for name in whole)
+
+
+def test_the_record_is_json_for_everyone(tmp_path):
+    """float16 whose scaler skipped the steps has an infinite gradient."""
+    out, loop = folder(tmp_path), small_loop()
+    status = carry_out(loop, out)
+    out.save(loop.state(), loop, replace(status, gradient_norm=float("inf")), is_complete=True)
+    text = (tmp_path / "training.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["last"]["gradient_norm"] is None
 
 
 def test_a_training_is_not_overwritten_unasked(tmp_path):
