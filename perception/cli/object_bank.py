@@ -32,8 +32,10 @@ def object_bank(
 
     Example: perception object-bank /data/nuscenes --split train --config centerpoint_voxel0075 --out bank.safetensors
     """
-    from perception.core.errors import require_package
+    from perception.core.errors import UsageError, require_package
 
+    if out.is_dir():  # before the whole data set is read
+        raise UsageError(f"--out {out}: expected the file to write, BANK.safetensors, got a folder")
     for package in ("torch", "safetensors"):
         require_package(package, extra="models", why="an object bank")
     from rich.table import Table

@@ -8,7 +8,7 @@ import typer
 from perception.cli.options import Out, Version, printer, progress, tell
 
 Root = Annotated[
-    Path, typer.Argument(help="A data set: nuScenes layout (simulated drives too) or KITTI; or one drive of KITTI.", show_default=False)
+    Path, typer.Argument(help="A data set: nuScenes layout (simulated drives too) or KITTI; or one raw drive of KITTI.", show_default=False)
 ]
 Config = Annotated[
     str,
@@ -17,7 +17,10 @@ Config = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(help="Its weights (safetensors); without it those that come with the model.", show_default=False)
 ]
-Seed = Annotated[int | None, typer.Option(help="Random weights in place of trained ones: for timings and trials.", show_default=False)]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Random weights in place of trained ones: for timings and trials.", show_default=False, min=0, max=2**63 - 1),
+]
 Split = Annotated[str | None, typer.Option(help="The drives of this split; all without it.", show_default=False)]
 DriveNames = Annotated[list[str] | None, typer.Option("--drive", help="This drive only; may be given again.", show_default=False)]
 Sweeps = Annotated[

@@ -15,7 +15,7 @@ def simulate(
     scenes: Annotated[int, typer.Option(help="How many scenes.", min=1, max=10_000)] = 1,
     seed: Annotated[int, typer.Option(help="The same number gives the same bytes.", min=0)] = 0,
     frames: Annotated[int, typer.Option(help="Key frames of a scene, two a second.", min=1, max=400)] = 40,
-    density: Annotated[float, typer.Option(help="1 is a usual street, 2 a crowded one.")] = 1.0,
+    density: Annotated[float, typer.Option(help="1 is a usual street, 2 a crowded one.", min=0.01, max=10)] = 1.0,
     lidar: Annotated[
         str, typer.Option(help="hdl32e_nuscenes, hdl64e_kitti, vlp16, pandar128, ...; not given: the usual one of the format.")
     ] = "",
@@ -40,8 +40,8 @@ def simulate(
 
     if layout not in ("nuscenes", "kitti", "clips"):
         raise UsageError(f"--format {layout}: expected nuscenes, kitti or clips")
-    if layout == "kitti" and cameras:
-        raise UsageError("--format kitti: has no pictures; leave --cameras out")
+    if layout != "nuscenes" and cameras:
+        raise UsageError(f"--format {layout}: has no pictures; leave --cameras out")
     rig, start = rig_of(lidar or ("hdl64e_kitti" if layout == "kitti" else "hdl32e_nuscenes")), time.perf_counter()
     if layout == "clips":
         paths = write_clips(out, scenes * CLIPS_A_SCENE, seed=seed, density=density, rig=rig, workers=os.cpu_count() or 1)

@@ -198,9 +198,6 @@ class CircleNmsSettings(BaseModel, frozen=True, extra="forbid"):
     max_out: Count = Field(83, description="boxes of a task that are kept, the best")
 
 
-NmsSettings = RotatedNmsSettings | CircleNmsSettings
-
-
 class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     """From maps to boxes."""
 
@@ -298,6 +295,9 @@ class CenterPointSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("decode.iou_alpha: expected head.iou: true beside it, got false: without that branch it does nothing")
         if self.decode.groups is not None:
             _expect_groups(self.decode.groups, self.head.tasks)
+        if self.decode.double_flip and any(-self.grid.lower[k] != self.grid.upper[k] for k in (0, 1)):
+            lower, upper = self.grid.lower[:2], self.grid.upper[:2]
+            raise ValueError(f"decode.double_flip: expected a grid that mirroring leaves in place, lower = -upper, got {lower} to {upper}")
         nms = self.decode.nms
         if isinstance(nms, CircleNmsSettings) and len(nms.squared_radius) != len(self.head.tasks):
             raise ValueError(f"decode.nms.squared_radius: expected one a task, {len(self.head.tasks)}, got {len(nms.squared_radius)}")

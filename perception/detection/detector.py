@@ -1,6 +1,5 @@
 """A detector: a lidar cloud in, objects in the ego frame out."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from perception.core.borders import boxes_from_det3d
 from perception.core.classes import NUSCENES_DETECTION, ClassSet
 from perception.core.detections import Detections
+from perception.core.device import expect_device
 from perception.core.errors import DataError, UsageError
 from perception.core.pointcloud import PointCloud
 from perception.core.transform import Transform
@@ -68,7 +68,7 @@ class Detector:
         )
         can_be_fixed = FixedNetwork.supports(plain)
         if graph and not can_be_fixed:
-            raise UsageError("detector: graph: expected a network without double_flip and with native sparse convolutions; leave graph out")
+            raise UsageError(f"detector: graph: expected a network without {FixedNetwork.LACKS}, got one with; leave graph out")
         self._is_graphed = (self._device.type == "cuda" and can_be_fixed) if graph is None else graph
         self._network = GraphedNetwork(plain) if self._is_graphed else plain
 
@@ -185,13 +185,7 @@ def _device(device: str, dtype: str) -> torch.device:
     """The torch device. UsageError where there is none, or where it does not compute in `dtype`."""
     if dtype not in ("float32", "float16", "bfloat16"):
         raise UsageError(f"dtype: expected float32, float16 or bfloat16, got {dtype!r}")
-    with contextlib.suppress(RuntimeError):
-        found = torch.device(device)
-        if found.type == "cpu":
-            if dtype != "float32":
-                raise UsageError(f"dtype: expected float32 on the CPU, got {dtype}; {dtype} needs device='cuda'")
-            return found
-        if found.type == "cuda" and torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count():
-            return found
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    raise UsageError(f"device: expected cpu{f' or cuda (there are {count})' if count else ''}, got {device!r}; no such device here")
+    found = expect_device(device)
+    if found.type == "cpu" and dtype != "float32":
+        raise UsageError(f"dtype: expected float32 on the CPU, got {dtype}; {dtype} needs device='cuda'")
+    return found

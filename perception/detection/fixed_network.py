@@ -40,9 +40,11 @@ class FixedNetwork:
     def __init__(self, network: InferenceNetwork) -> None:
         self.network = network
 
+    LACKS = "double_flip, a sparse encoder of pillars, predicted IoUs, groups of classes and spconv's convolutions"
+
     @staticmethod
     def supports(network: InferenceNetwork) -> bool:
-        """Not for mirrored views, sparse pillars, predicted IoUs and groups of classes, and with our own sparse convolutions only."""
+        """Whether it does without what is in `LACKS`."""
         encoder = network.encoder
         is_known = isinstance(encoder, PillarStem) or (isinstance(encoder, SparseEncoder) and encoder.backend == "native")
         decoder = network.decoder

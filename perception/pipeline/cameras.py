@@ -57,16 +57,16 @@ def instances_identity(config: InstancesConfig) -> tuple[dict[str, Any], dict[st
     inputs = {}
     for key in _PATHS:
         if (text := source.pop(key, None)) is not None:
-            inputs[key] = _hash_of(Path(text))
+            inputs[key] = _hash_of(Path(text), is_drives=source["name"] == "simulated")
     source.pop("device", None)
     return values, inputs
 
 
-def _hash_of(path: Path) -> dict[str, str]:
-    """A file, or all masks in a folder."""
+def _hash_of(path: Path, *, is_drives: bool) -> dict[str, str]:
+    """A file, or all masks in a folder; with `is_drives` in that of simulated drives."""
     if path.is_file():
         return named_hash(path)
-    folder = path / "masks" if (path / "masks").is_dir() else path
+    folder = path / "masks" if is_drives and (path / "masks").is_dir() else path
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(folder.glob("*.json")):
         digest.update(f"{file.name} {named_hash(file)['blake2b']}\n".encode())
@@ -93,12 +93,14 @@ def write_instances(
     written = []
     for drive in drives:
         path = out if out.suffix == ".json" else out / Path(drive_file(drive.name)).with_suffix(".json").name
-        pictures: list[PictureMasks] = []
+        pictures, num_cameras = list[PictureMasks](), 0
         for number, frame in enumerate(drive, start=1):
             pictures += _pictures(frame, source.find(frame.cameras))
+            num_cameras += len(frame.cameras)
             after_frame(drive.name, number, _length(drive))
         if not pictures:
-            raise DataError(f"drive {drive.name}: expected frames with cameras, got none")
+            got = f"{num_cameras} pictures, none of which the source knows" if num_cameras else "none"
+            raise DataError(f"drive {drive.name}: expected frames with cameras that show instances, got {got}")
         write_masks(path, pictures, info={"description": f"instances of {drive.name}"})
         written.append((path, len(pictures), sum(len(picture) for picture in pictures)))
     return written

@@ -1,6 +1,6 @@
 """What a run writes of each drive, frame by frame: Parquet for planners, nuScenes submissions for the official scores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from perception.evaluation.submission import (
     submission_writer,
     tracking_boxes,
 )
-from perception.export import DriveWriter, drive_file, drive_writer
+from perception.export import SCHEMAS, DriveWriter, drive_file, drive_writer
 
 
 @dataclass(frozen=True)
@@ -175,3 +175,12 @@ EXPORTERS: dict[str, Callable[[Target], Exporter]] = {"parquet": ParquetExporter
 def submission_path(out: Path, task: str) -> Path:
     """Where the submission of a task lies in a run's folder."""
     return out / "nuscenes" / {"detection": "detections.json", "tracking": "tracks.json"}[task]
+
+
+def remove_results(out: Path, drives: Iterable[str]) -> None:
+    """Take away what exporters wrote of drives into a run's folder, and what covers them all."""
+    for drive in drives:
+        for kind in SCHEMAS:
+            (out / kind / drive_file(drive)).unlink(missing_ok=True)
+    for task in ("detection", "tracking"):
+        submission_path(out, task).unlink(missing_ok=True)

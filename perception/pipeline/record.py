@@ -1,5 +1,6 @@
 """What a run knows of itself: run.json when it is finished, and until then a record that `resume` goes on from."""
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 import perception
 from perception.core.errors import DataError, UsageError, shown
 from perception.core.files import remove_partial, write_bytes
 from perception.export import SCHEMA_VERSION
+from perception.pipeline.exporters import remove_results
 
-ASIDE = "unfinished"  # folder in a run's folder, gone when all drives are finished
+ASIDE = ".unfinished-perception-run"  # folder in a run's folder, gone when all drives are finished; nobody else has one of that name
 
 
 @dataclass
@@ -83,8 +86,11 @@ class Record:
 
     @classmethod
     def start(cls, out: Path, identity: Identity) -> "Record":
-        """A run from the beginning; from here on, until the new one is finished, the folder holds no finished run."""
-        (out / "run.json").unlink(missing_ok=True)
+        """A run from the beginning; what an earlier one left goes, and until the new one is finished the folder holds no finished run.
+
+        Raises UsageError where run.json is a file of something else.
+        """
+        _remove_results(out)
         shutil.rmtree(out / ASIDE, ignore_errors=True)
         remove_partial(out)
         record = cls(out, identity)
@@ -163,19 +169,57 @@ def named_hash(path: Path) -> dict[str, str]:
     return {"name": path.name, "blake2b": digest.hexdigest()}
 
 
+class _Drive(BaseModel, strict=True):
+    """What is known of a finished drive; its counts beside it."""
+
+    frames_hash: str
+    drives: int
+    frames: int
+    detections: int
+    tracks: int
+    boxes_written: int
+    frames_missing: int
+    samples_foreign: int
+
+
+class _Info(BaseModel, strict=True, extra="allow"):
+    """What is read again of a record."""
+
+    schema_version: int
+    versions: dict[str, Any]
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    by_drive: dict[str, _Drive]
+    seconds: dict[str, float]
+    started_us: dict[str, int]
+
+
 def _read(path: Path) -> dict[str, Any]:
     """The record in a file; DataError where it is none."""
     try:
         info = json.loads(path.read_bytes())
-        names = {item.name for item in fields(Counts)}
-        if all(isinstance(info[key], dict) for key in ("config", "inputs", "by_drive", "seconds", "started_us")) and all(
-            isinstance(item, dict) and names <= set(item) for item in info["by_drive"].values()
-        ):
-            return info
-        reason = "one of another form"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        _Info.model_validate(info)
+        return info
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        reason = f"{place}: {error.errors()[0]['msg']}" if place else "one of another form"
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__} {error}"
-    raise DataError(f"{path}: expected the record of a run, got {reason}; leave out --resume to start over")
+    raise DataError(f"{path}: expected the record of a run, got {reason}; move it away and leave out --resume to start over")
+
+
+def _remove_results(out: Path) -> None:
+    """What an earlier run left in its folder: run.json, the submissions, and the files of the drives that it names."""
+    path, names = out / "run.json", set[str]()
+    if path.exists():
+        try:
+            names = set(_read(path)["by_drive"])
+        except DataError:
+            raise UsageError(f"{out}: expected a new folder or that of a run, but its run.json is none; choose another --out") from None
+        path.unlink()
+    with contextlib.suppress(DataError):
+        names |= set(_read(out / ASIDE / "record.json")["by_drive"])
+    remove_results(out, names)
 
 
 def _compared(info: dict[str, Any]) -> dict[str, Any]:

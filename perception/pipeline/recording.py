@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perception.core.errors import DataError, UsageError, require_package
 from perception.core.frame import Drive
-from perception.drives import Kitti, NuScenes, open_dataset
-from perception.drives.kitti_layout import folder_above, has_recordings
+from perception.drives import Kitti, NuScenes, kind_of, open_dataset
+from perception.drives.kitti_layout import find_recordings, folder_above
 from perception.drives.nuscenes import expect_on_missing
 from perception.fusion import InstancesConfig, load_source_config
 from perception.pipeline.cameras import Fusion, instances_identity
@@ -157,8 +157,9 @@ def open_chosen(
 ) -> tuple[list[Drive], dict[str, Any], Callable[[], int]]:
     """The drives, what run.json says of them, and () -> frames found without their lidar file so far."""
     on_missing, root, names = expect_on_missing(chosen.on_missing), chosen.root, chosen.names
-    if not has_recordings(root) and (above := folder_above(root)) is not None:  # one drive of KITTI
-        root, names = above, names or (root.resolve().name,)
+    name = root.resolve().name
+    if kind_of(root) == "kitti" and (above := folder_above(root)) and name in {item.name for item in find_recordings(above)}:
+        root, names = above, names or (name,)  # one raw drive of KITTI
     dataset: NuScenes | Kitti = open_dataset(root, version=chosen.version, tell=tell, on_missing=on_missing, cameras=cameras, truth=False)
     drives: list[Drive] = list(dataset.drives(chosen.split))
     if names:

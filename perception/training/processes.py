@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from perception.core.errors import UsageError
+from perception.core.device import expect_device
 
 
 class Processes:
@@ -16,7 +16,8 @@ class Processes:
     def __init__(self, device: str = "cpu") -> None:
         """Joins the others where torchrun's environment names some. Raises UsageError for a device that is not there."""
         self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.device = _device(device, int(os.environ.get("LOCAL_RANK", 0)) if self.count > 1 else None)
+        local_rank = int(os.environ.get("LOCAL_RANK", 0)) if self.count > 1 else None
+        self.device = expect_device(device, why="training", local_rank=local_rank)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self._is_ours = self.count > 1 and not dist.is_initialized()
@@ -64,19 +65,3 @@ class Processes:
         """Leave the others."""
         if self._is_ours:
             dist.destroy_process_group()
-
-
-def _device(name: str, local_rank: int | None) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device: expected cpu, cuda or cuda:1, got {name!r}") from None
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise UsageError(f"device: expected cpu, cuda or cuda:1, got {name!r}")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = local_rank if local_rank is not None else device.index or 0
-    if index >= count:
-        raise UsageError(f"device {name}: expected one of {count} CUDA devices, got number {index}; use --device cpu")
-    return torch.device("cuda", index)

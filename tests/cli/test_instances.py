@@ -14,8 +14,9 @@ from perception.core.masks import read_masks
 from perception.drives import NuScenes
 from perception.drives.simulated import simulate_scenes, write_nuscenes
 from perception.export import open_run
-from perception.fusion import build_source
+from perception.fusion import InstancesConfig, build_source
 from perception.pipeline import write_instances
+from perception.pipeline.cameras import instances_identity
 from tests.detection.small import small_config
 from tests.fusion import stand_ins
 from tests.pipeline.makers import SyntheticDrive, write_small_nuscenes
@@ -123,8 +124,36 @@ def test_a_drive_without_cameras_is_named(run, config, call, root, tmp_path):
     code, _, err = call("run", plain, "--config", config, "--seed", "0", "--out", tmp_path / "run", "--instances", f"simulated:{root}")
     assert code == 1
     assert "expected the picture" in err[-1]
-    with pytest.raises(DataError, match="drive drive: expected frames with cameras, got none"):
+    with pytest.raises(DataError, match="drive drive: expected frames with cameras that show instances, got none"):
         write_instances([SyntheticDrive()], build_source(f"simulated:{root}"), tmp_path / "m.json")
+
+
+def test_masks_of_other_pictures_are_told_from_none(root, tmp_path):
+    (tmp_path / "other.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    source = build_source(InstancesConfig.model_validate({"instances": {"name": "file", "path": tmp_path, "on_missing": "skip"}}))
+    with pytest.raises(DataError, match="got 12 pictures, none of which the source knows"):
+        write_instances(NuScenes(root).drives(), source, tmp_path / "m.json")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_one_line(call, root, tmp_path, monkeypatch, device):
+    stand_ins.install(monkeypatch)
+    weights = tmp_path / "weights.pth"
+    torch.save({"layer.weight": torch.ones(2, 2), "layer.bias": torch.ones(2)}, weights)
+    code, _, err = call("instances", root, "--source", f"torchvision:{weights}", "--device", device, "--out", tmp_path / "m")
+    assert code == 2
+    assert f"got '{device}'; no such device here" in err[-1]
+
+
+def test_masks_beside_a_file_of_ones_own_do_not_stand_for_it(tmp_path):
+    """A folder of the source "file" may have a `masks` that it does not read."""
+    settings = InstancesConfig.model_validate({"instances": {"name": "file", "path": tmp_path}})
+    (tmp_path / "masks").mkdir()
+    found = []
+    for text in ("1", "2"):
+        (tmp_path / "drive.json").write_text(text)
+        found.append(instances_identity(settings)[1]["path"]["blake2b"])
+    assert found[0] != found[1]
 
 
 def whole(document):

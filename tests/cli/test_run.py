@@ -120,6 +120,25 @@ def test_the_folder_of_one_drive_of_kittis_raw_recordings_will_do(call, tmp_path
     assert open_run(tmp_path / "run").names == [other]
 
 
+def test_nuscenes_below_a_folder_of_kitti_is_nuscenes(call, tmp_path):
+    write_kitti_tracking(tmp_path, images=False)
+    write_small_nuscenes(tmp_path / "nusc", num_scenes=1, samples=2)
+    assert call("detect", tmp_path / "nusc", "--out", tmp_path / "run")[0] == 0
+    assert open_run(tmp_path / "run").names == ["scene-0001"]
+    for part in ("training", "training/velodyne/0000"):  # a part of KITTI is told so
+        code, _, err = call("detect", tmp_path / part, "--out", tmp_path / "run2")
+        assert code == 2
+        assert f"got a part of it; give {tmp_path}" in err[-1]
+    code, _, err = call("detect", tmp_path / "trianing", "--out", tmp_path / "run2")
+    assert code == 3
+    assert "trianing: expected the folder of a data set, found none" in err[-1]
+
+
+def test_a_seed_beyond_what_torch_takes_is_one_line(capsys, root, tmp_path):
+    assert main(["run", str(root), "--config", "compact", "--seed", str(10**30), "--out", str(tmp_path)]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
 def test_simulated_drives_are_run_too(call, tmp_path):
     street = write_street(tmp_path)
     code, out, _err = call("run", street.root, "--out", tmp_path / "run", "--split", "first", "--on-missing", "empty")
@@ -302,6 +321,14 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(call, root, config, tmp_path,
     assert re.match(r"3 drives \([123] finished before\), 12 frames", out[0])
     assert call("run", root, "--out", tmp_path / "whole")[0] == 0
     assert without_times(tmp_path / "run") == without_times(tmp_path / "whole")
+
+
+def test_names_of_drives_are_no_markup(monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr(options, "messages", Console(file=text, force_terminal=True, width=100, color_system=None))
+    with options.progress("tracking") as advance:
+        advance("yard [/north] [a]", 1, 2)
+    assert "tracking yard [/north] [a]" in text.getvalue()
 
 
 @pytest.mark.parametrize("total", [10, None])

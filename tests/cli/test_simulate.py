@@ -26,6 +26,7 @@ def test_drives_open_again(tmp_path, capsys, options, name, columns):
     [
         (["--format", "kiti"], "--format kiti: expected nuscenes, kitti or clips"),
         (["--format", "kitti", "--cameras"], "--format kitti: has no pictures"),
+        (["--format", "clips", "--cameras"], "--format clips: has no pictures"),
         (["--format", "kitti", "--lidar", "hdl32e_nuscenes"], "expected a lidar whose x axis points forward, got hdl32e_nuscenes"),
         (["--lidar", "vlp61"], "did you mean 'vlp16'?"),
     ],
@@ -34,3 +35,9 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path, capsys, options, mess
     assert main(["simulate", str(tmp_path), "--frames", "1", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize("density", ["nan", "0", "-1", "1e9"])
+def test_a_density_that_no_street_has_is_refused(tmp_path, capsys, density):
+    assert main(["simulate", str(tmp_path), "--frames", "1", "--density", density]) == 2
+    assert "--density" in capsys.readouterr().err

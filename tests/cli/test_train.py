@@ -97,7 +97,7 @@ def test_a_budget_is_kept(place, capfd):
     ("more", "code", "message"),
     [
         (["--set", "loop.steps=x"], 2, "loop.steps: Input should be a valid integer"),
-        (["--device", "cuda:9"], 2, "device cuda:9: expected one of"),
+        (["--device", "cuda:9"], 2, "got 'cuda:9'; no such device here"),
         (["--weights", "nothing.safetensors"], 4, "nothing.safetensors: expected a weight file"),
         (["--resume"], 4, "checkpoint.pt: expected the checkpoint of a training, got No such file"),
         (["--data", "nowhere"], 3, "nowhere"),

@@ -111,6 +111,10 @@ def test_a_file_is_read_and_its_faults_are_named(tmp_path):
         ({"encoder_channels": [1, 2, 3, 4]}, "expected no encoder_channels with pillars"),
         ({"decode": {"nms": {"name": "circle", "squared_radius": [1.0]}}}, "expected one a task, 3, got 1"),
         ({"decode": {"iou_alpha": {"bus": 0.5}}, "head": {"iou": True}}, "iou_alpha: expected classes of head.tasks, car, .*, got bus"),
+        (
+            {"grid": {"upper": [6.4, 12.8, 3]}, "decode": {"double_flip": True}},
+            "double_flip: expected a grid that mirroring leaves in place",
+        ),
         ({"decode": {"iou_alpha": {"car": 0.5}}}, "iou_alpha: expected head.iou: true beside it"),
         ({"decode": {"groups": [["car"], ["bus"]]}}, "decode.groups: expected each class of head.tasks once, .*, got bus, car"),
         ({"head": {"tasks": [["car"], ["bus"]]}, "decode": {"groups": [["car", "bus"]]}}, r"one task of head.tasks, got \[car, bus\]"),

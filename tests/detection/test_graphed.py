@@ -243,7 +243,7 @@ def test_a_detector_takes_it_when_asked():
     assert list(fixed.profile().seconds) == ["prepare", "network", "results"]
     with pytest.raises(UsageError, match="graph: expected a network without double_flip"):
         Detector.from_config(small_config("pillar", double_flip=True), seed=0, graph=True)
-    with pytest.raises(UsageError, match="native sparse convolutions"):
+    with pytest.raises(UsageError, match="and spconv's convolutions"):
         Detector.from_config(small_config("voxel"), seed=0, graph=True, backend="dense")
 
 

@@ -22,6 +22,7 @@ from perception.drives import NuScenes
 from perception.evaluation import read_submission, validate_submission
 from perception.export import open_run
 from perception.pipeline import EXPORTERS, Options, Pipeline, run_drives
+from perception.pipeline.record import ASIDE
 from perception.tracking import build_tracker
 from tests.conftest import ROOT
 from tests.pipeline.makers import ClumpDetector, Stream, SyntheticDrive, contents, write_small_nuscenes
@@ -102,7 +103,7 @@ def test_drives_without_sample_tokens_get_no_submission(tmp_path):
     with pytest.raises(UsageError, match="its drives have no sample tokens"):
         print(report.submission)
     assert not (tmp_path / "nuscenes").exists()
-    assert not (tmp_path / "unfinished").exists()
+    assert not (tmp_path / ASIDE).exists()
     assert open_run(tmp_path).names == ["a", "b", "c"]
 
 
@@ -368,10 +369,58 @@ def test_another_version_of_the_package_does_not_resume(tmp_path, monkeypatch):
         run(tmp_path, three_drives(), resume=True)
 
 
+def test_a_new_run_leaves_nothing_of_the_one_before(root, tmp_path):
+    run(tmp_path, NuScenes(root).drives())
+    notes = tmp_path / "tracks" / "notes.txt"
+    notes.write_text("of the user")
+    run(tmp_path, NuScenes(root).drives()[:1], tracker=False)
+    assert {name for name in contents(tmp_path) if not name.startswith("frames/")} == {
+        "run.json", "detections/scene-0001.parquet", "nuscenes/detections.json", "tracks/notes.txt",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", '{"my": "file"}', "[1, 2]"])
+def test_what_is_no_run_is_not_written_over(tmp_path, text):
+    mine = tmp_path / "unfinished" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("of the user")
+    run(tmp_path, three_drives())
+    assert mine.read_text() == "of the user"
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=r"but its run\.json is none; choose another --out"):
+        run(tmp_path, three_drives())
+    assert (tmp_path / "run.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("versions",), []),
+        (("versions",), None),
+        (("by_drive", "a", "frames_hash"), 3),
+        (("by_drive", "a", "frames"), "4"),
+        (("by_drive", "a", "tracks"), None),
+        (("seconds", "read"), "long"),
+        (("started_us", "a"), 1.5),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, path, value):
+    run(tmp_path, three_drives())
+    info = json.loads((tmp_path / "run.json").read_text())
+    *parents, last = path
+    part = info
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match=rf"expected the record of a run, got {'.'.join(path)}: "):
+        run(tmp_path, three_drives(), resume=True)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "{}", '{"config": {}, "inputs": {}, "seconds": {}, "by_drive": {"a": {}}}', "[" * 100_000])
 def test_a_broken_record_is_bad_data(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(DataError, match=r"run.json: expected the record of a run, got .*; leave out --resume to start over"):
+    with pytest.raises(DataError, match=r"run.json: expected the record of a run, got .*; move it away and leave out --resume"):
         run(tmp_path, three_drives(), resume=True)
 
 
@@ -403,7 +452,7 @@ def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
             kills += process.wait(timeout=20) != 0
         left = contents(out)
         assert all(left[name] == whole[name] for name in left if name.endswith(".parquet"))
-        record = json.loads(left.get("unfinished/record.json") or left["run.json"])
+        record = json.loads(left.get(f"{ASIDE}/record.json") or left["run.json"])
         for name in record["by_drive"]:  # what counts as finished is there, all of it
             assert {f"{kind}/{name}.parquet" for kind in ("detections", "tracks", "frames")} <= set(left)
         finished_before.append(len(record["by_drive"]))
@@ -418,7 +467,7 @@ def test_what_a_kill_left_behind_goes_when_the_run_is_resumed(tmp_path):
     whole = contents(tmp_path)
     users = tmp_path / ".notes.partial"
     users.write_text("of the user")
-    for path in (".run.json.0123abcd.partial", "tracks/.a.parquet.89abcdef.partial", "unfinished/nuscenes/a.json"):
+    for path in (".run.json.0123abcd.partial", "tracks/.a.parquet.89abcdef.partial", f"{ASIDE}/nuscenes/a.json"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("half")
     run(tmp_path, three_drives(), resume=True)

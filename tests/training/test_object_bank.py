@@ -330,6 +330,8 @@ def test_the_command_keeps_what_it_is_told_to(tmp_path, capsys):
     assert bank.count.min() >= 7
     assert main([*command, "--split", "val"]) == 2
     assert "a folder of clips has none" in capsys.readouterr().err
+    assert main([*command[:5], str(tmp_path), *command[6:]]) == 2
+    assert "expected the file to write, BANK.safetensors, got a folder" in capsys.readouterr().err
     assert main([*command, "--instances", "file:masks"]) == 2
     assert "expected drives with pictures for instances to be seen in, got a folder of clips" in capsys.readouterr().err
     assert main(["object-bank", str(tmp_path / "nothing"), *command[2:]]) == 3

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 from pydantic import Field
 
 from perception.core.classes import COCO_CLASSES, NUSCENES_DETECTION, class_of_category
+from perception.core.device import expect_device
 from perception.core.errors import DETECTRON2_COMMAND, MissingPackage, UsageError, require_package
 from perception.core.frame import Camera
 from perception.fusion.instances import Instances
@@ -44,13 +46,14 @@ class Detectron2Instances:
         if not Path(settings.config).is_file():
             raise UsageError(f"{settings.config}: expected the settings of a Detectron2 network, a YAML file, found none")
         self._settings, cfg = settings, _package("detectron2.config").get_cfg()
+        self._device = expect_device(settings.device)
         if settings.centernet2:
             _package("centernet.config").add_centernet_config(cfg)
         try:
             cfg.merge_from_file(str(settings.config), allow_unsafe=False)  # by default it would run what a YAML file asks for
-        except (KeyError, ValueError, AssertionError, TypeError) as error:
+        except (KeyError, ValueError, AssertionError, TypeError, yaml.YAMLError) as error:
             raise UsageError(f"{settings.config}: expected settings of Detectron2, got {' '.join(str(error).split())}") from None
-        cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = "", settings.device
+        cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = "", str(self._device)
         self._label = _labels(settings, int(cfg.MODEL.ROI_HEADS.NUM_CLASSES))
         self._predictor = _package("detectron2.engine").DefaultPredictor(cfg)
         if settings.weights is not None:
@@ -72,7 +75,7 @@ class Detectron2Instances:
             picture = picture[:, :, ::-1]
         resized = self._predictor.aug.get_transform(picture).apply_image(picture)
         image = torch.as_tensor(np.ascontiguousarray(resized.astype("float32").transpose(2, 0, 1)))
-        return {"image": image.to(self._settings.device), "height": height, "width": width}
+        return {"image": image.to(self._device), "height": height, "width": width}
 
     def _instances(self, output: Any, camera: Camera, name: str) -> Instances:
         """From pred_boxes (N, 4), scores (N,), pred_classes (N,) and pred_masks (N, H, W) bool of the picture's size."""

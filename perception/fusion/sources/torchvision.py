@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from perception.core.classes import COCO_CLASSES, COCO_TO_NUSCENES, NUSCENES_DETECTION
+from perception.core.device import expect_device
 from perception.core.errors import MissingPackage, require_package, torchvision_command
 from perception.core.frame import Camera
 from perception.fusion.instances import Instances
@@ -59,7 +60,8 @@ class TorchvisionInstances:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eps = eps
         load_weights(network, Path(settings.weights))
-        self._network, self._settings = network.to(settings.device).eval(), settings
+        self._device, self._settings = expect_device(settings.device), settings
+        self._network = network.to(self._device).eval()
         self._label = np.full(_NUM_CLASSES, -1)
         for number, name in zip(_COCO_IDS, COCO_CLASSES, strict=True):
             self._label[number] = NUSCENES_DETECTION.index(COCO_TO_NUSCENES[name]) if name in COCO_TO_NUSCENES else -1
@@ -71,7 +73,7 @@ class TorchvisionInstances:
     def _outputs(self, pictures: list[np.ndarray]) -> list[Mapping[str, Any]]:
         import torch
 
-        return self._network([torch.from_numpy(np.array(p)).permute(2, 0, 1).to(self._settings.device) / 255 for p in pictures])
+        return self._network([torch.from_numpy(np.array(p)).permute(2, 0, 1).to(self._device) / 255 for p in pictures])
 
     def _instances(self, output: Mapping[str, Any], camera: Camera, name: str) -> Instances:
         """From boxes (N, 4), labels (N,), scores (N,) and masks (N, 1, H, W) 0 to 1, the most certain first."""
