@@ -26,7 +26,7 @@ def rows(repeats: int) -> list[tuple[str, str, str]]:
     shapes = [sum(len(table) for table in street.world.matter_at(0.0)) for street in scenes]
     sweep = f"one sweep, 34,688 rays x {np.median(shapes):,.0f} shapes and where they then are"
     found = [("one street: traffic of 24 s, scenery, bodies", "1 thread", text(set_up, 1e3, "ms"))]
-    torch = require_package("torch", extra="gpu", why="it sets the number of threads")
+    torch = require_package("torch", extra="models", why="it sets the number of threads")
     before = torch.get_num_threads()
     for threads in sorted({1, os.cpu_count() or 1}):
         torch.set_num_threads(threads)

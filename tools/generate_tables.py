@@ -16,10 +16,10 @@ from typing import Annotated, Any, TextIO
 import numpy as np
 import typer
 
+from perception.core.classes import CATEGORY_TO_CLASS
 from perception.drives.simulated.catalog import (
     ATTRIBUTES,
     CATEGORIES,
-    CLASS_OF_CATEGORY,
     SENSORS,
     SIZES,
     VISIBILITY_LEVELS,
@@ -220,7 +220,7 @@ def drawn_annotations(scene: Scene) -> Annotations:
     weight = np.array(list(CATEGORIES.values()), dtype=np.float64)
     kinds = rng.choice(len(CATEGORIES), count, p=weight / weight.sum())
     category = [list(CATEGORIES)[k] for k in kinds]
-    classes = [CLASS_OF_CATEGORY.get(name, "traffic_cone") for name in category]
+    classes = [CATEGORY_TO_CLASS.get(name, "traffic_cone") for name in category]
     length = np.clip(np.round(rng.gamma(1.5, 13.0, count)).astype(int), 1, frames)
     first = np.floor(rng.random(count) * (frames - length + 1)).astype(int)
     instance = np.repeat(np.arange(count), length)
@@ -270,7 +270,7 @@ def write_annotations(scene: Scene, rows: Annotations, tables: dict[str, Table])
 def write_detections(scene: Scene, rows: Annotations, file: TextIO, *, is_first: bool) -> int:
     """The scene's samples of a submission: nine in ten true objects moved a little, the rest false alarms. Returns the number of boxes."""
     rng, written = scene.rng, 0
-    row_class = np.array([CLASS_OF_CATEGORY.get(name, "") for name in rows.category])[rows.instance]
+    row_class = np.array([CATEGORY_TO_CLASS.get(name, "") for name in rows.category])[rows.instance]
     for frame, sample_token in enumerate(scene.sample_token):
         true = np.flatnonzero((rows.frame == frame) & (row_class != "") & (rows.distance < 58) & (rng.random(len(row_class)) < 0.9))[:190]
         count, n = int(rng.integers(max(185, len(true)), 201)), len(true)

@@ -19,6 +19,7 @@ from perception.core.files import write_bytes
 from perception.core.rle import MAX_PIXELS, decode_rle
 
 MAX_BYTES = 256 << 20  # of a file that is read; a drive of 40 key frames has about 2 MiB, one of 2,000 frames with four cameras 160
+_HAIR = 1e-3  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +233,9 @@ def _box(row: dict[str, Any], width: int, height: int, where: str) -> list[float
     box = row.get("bbox")
     if isinstance(box, list) and len(box) == 4 and all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in box):
         x, y, wide, high = box
-        if x >= 0 and y >= 0 and wide > 0 and high > 0 and x + wide <= width and y + high <= height:
-            return [x, y, x + wide, y + high]
+        # float32 arithmetic of who wrote the file may end a hair beyond the border
+        if x >= 0 and y >= 0 and wide > 0 and high > 0 and x + wide <= width + _HAIR and y + high <= height + _HAIR:
+            return [x, y, min(x + wide, width), min(y + high, height)]
     raise DataError(f"{where}: bbox: expected x, y, width, height within {width} x {height} pixels, got {shown(box)}")
 
 

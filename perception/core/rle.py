@@ -37,10 +37,7 @@ def encode_rle(mask: np.ndarray, *, size: tuple[int, int] | None = None, corner:
     # A run that ends at the foot of a column goes on where the next one begins at its head.
     goes_on = np.flatnonzero(borders[1:-1:2] == borders[2::2])
     borders = np.delete(borders, np.concatenate([2 * goes_on + 1, 2 * goes_on + 2]))
-    counts = np.diff(borders, prepend=0, append=height * width)
-    if len(borders) and counts[-1] == 0:  # the last pixel is set
-        counts = counts[:-1]
-    return {"size": [int(height), int(width)], "counts": _to_text(counts if height * width else counts[:0])}
+    return _coded(borders, height, width)
 
 
 def decode_rle(rle: Mapping[str, Any], *, where: str = "rle") -> np.ndarray:
@@ -97,6 +94,11 @@ def encode_runs(size: tuple[int, int], begin: np.ndarray, end: np.ndarray) -> di
     first = np.flatnonzero(is_first)
     last = np.append(first[1:], len(begin))[: len(first)] - 1
     borders = np.column_stack([begin[first], reach[last]]).ravel()
+    return _coded(borders, height, width)
+
+
+def _coded(borders: np.ndarray, height: int, width: int) -> dict[str, Any]:
+    """The mask whose runs of background and object end at these pixels."""
     counts = np.diff(borders, prepend=0, append=height * width)
     if len(borders) and counts[-1] == 0:  # the last pixel is set
         counts = counts[:-1]

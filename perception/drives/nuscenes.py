@@ -154,10 +154,17 @@ class NuScenes:
         return self._path(int(self.index.numbers("sample", "key_record")[sample, self._lidar_channel]))
 
     def lidar_paths(self, samples: range) -> list[Path]:
-        """The lidar files of the samples of one scene (rows of the index) and of the sweeps between them."""
-        records = self.index.numbers("sample", "key_record")[samples, self._lidar_channel]
+        """The lidar files of the samples of one scene (rows of the index), of the sweeps between them and of those before the first."""
+        index = self.index
+        records = index.numbers("sample", "key_record")[samples, self._lidar_channel]
         records = records[records >= 0]
-        return [self._path(record) for record in range(records.min(), records.max() + 1)] if len(records) else []
+        if len(records) == 0:
+            return []
+        channel, sample = index.numbers("record", "channel"), index.numbers("record", "sample")
+        scene, first = index.numbers("sample", "scene"), int(records.min())
+        while first and channel[first - 1] == self._lidar_channel and scene[sample[first - 1]] == scene[samples[0]]:
+            first -= 1  # records are sorted by scene, channel and time
+        return [self._path(record) for record in range(first, int(records.max()) + 1)]
 
     def _truth(self, sample: int) -> Detections:
         """Annotations of the scored classes, in the global frame, in the order of the table."""

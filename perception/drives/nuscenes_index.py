@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -40,6 +41,7 @@ from perception.drives.nuscenes_tables import (
 FORMAT = 3  # raise with every change of what the index holds
 _PARTS = ("names", "scene", "sample", "annotation", "instance", "record", "calibration")
 _ROWS_AT_ONCE = 150_000  # of the large tables, while their tokens are looked up
+_INDEX_NAME, _LEFTOVER_NAME = re.compile(r"[0-9a-f]{32}"), re.compile(r"\.[0-9a-f]{8}-.*\.partial")
 _KEEP_UNUSED = 24 * 3600.0  # seconds; another process may be building or about to note an index
 _MAX_VELOCITY_GAP = 1.5  # devkit NuScenes.box_velocity: seconds between neighbours, twice that for both sides
 log = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ def open_index(folder: Path, *, cache: Path | None = None, tell: Callable[[str],
     tell   receives one line before and after a build
     Raises DataError for tables that are missing, broken or contradict each other.
     """
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perception" / "nuscenes"
+    cache = cache or _cache_home() / "perception" / "nuscenes"
     signature = _signature(folder)
     note = cache / "seen" / f"{hashlib.blake2b(str(folder.resolve()).encode(), digest_size=16).hexdigest()}.json"
     digest = _known_digest(note, signature) or _digest(folder)
@@ -120,11 +122,19 @@ def open_index(folder: Path, *, cache: Path | None = None, tell: Callable[[str],
         tell(f"indexed {folder} in {time.monotonic() - start:.1f} s")
     try:
         if _known_digest(note, signature) != digest:
-            write_bytes(note, json.dumps({"signature": signature, "digest": digest}).encode())
+            write_bytes(note, json.dumps({"folder": str(folder.resolve()), "signature": signature, "digest": digest}).encode())
             _forget_unused(cache)
     except OSError:
         log.debug("no note at %s", note)
     return index
+
+
+def _cache_home() -> Path:
+    """$XDG_CACHE_HOME or ~/.cache; a folder for temporary files for a user without a home, as in some containers."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"perception-{os.getuid()}"
 
 
 def _forget_unused(cache: Path) -> None:
@@ -132,12 +142,17 @@ def _forget_unused(cache: Path) -> None:
     used = set()
     for note in (cache / "seen").glob("*.json"):
         try:
-            used.add(json.loads(note.read_bytes())["digest"])
+            seen = json.loads(note.read_bytes())
+            if Path(seen["folder"]).is_dir():
+                used.add(seen["digest"])
+            else:
+                note.unlink()
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     for folder in cache.iterdir():
-        is_index = len(folder.name) == 32 and folder.name not in used
-        is_leftover = folder.suffix == ".partial"
+        # by name and content, for the folder may be one that the user keeps other things in
+        is_index = _INDEX_NAME.fullmatch(folder.name) and folder.name not in used and (folder / "names.arrow").is_file()
+        is_leftover = _LEFTOVER_NAME.fullmatch(folder.name)
         if (is_index or is_leftover) and time.time() - folder.stat().st_mtime > _KEEP_UNUSED:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -232,6 +247,8 @@ def _build(folder: Path) -> Iterator[tuple[str, pa.Table]]:
     read = {table: read_table(folder, table) for table in small}
     scene, sample = _join_scenes(folder, read)
     calibration, channels = _join_calibrations(folder, read)
+    if not channels:
+        raise DataError(f"{folder / 'sensor.json'}: expected a lidar or a camera among the sensors, got neither")
     category = resolve(folder, "instance", read["instance"], "category_token", "category", read["category"]["token"])
     instance = {"token": read["instance"]["token"], "category": category.astype(np.int16)}
 

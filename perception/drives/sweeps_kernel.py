@@ -1,16 +1,16 @@
 """The inner loop of sweep accumulation, compiled by numba: one pass over the points of a sweep."""
 
-import numba
 import numpy as np
 from numba import types
+
+from perception.core.compiled import compiled
 
 CLOSE = 1.0  # metres: half the side of the square around the lidar in which it sees the ego vehicle's own roof
 _READ_ONLY = types.Array(types.float32, 2, "C", readonly=True)  # takes writable arrays too
 
 
-@numba.njit(
+@compiled(
     types.int64(_READ_ONLY, types.float64[:, ::1], types.float64, types.float32[:, ::1]),
-    cache=True,
     nogil=True,  # so that frames are accumulated in one thread while another works on the one before
 )
 def move_points(points: np.ndarray, a_to_b: np.ndarray, age: float, out: np.ndarray) -> int:

@@ -1,15 +1,16 @@
 """The inner loop of fusion, compiled by numba: which points of a cloud the cameras see within a mask."""
 
-import numba
 import numpy as np
 from numba import types
+
+from perception.core.compiled import compiled
 
 _POINTS = types.Array(types.float32, 2, "A", readonly=True)  # takes any layout, and writable arrays too
 _INT64, _FLOAT64 = types.int64[::1], types.float64[::1]
 _BLOCK = 512  # points at a time, so that what is known of them stays in the nearest cache
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _look(
     m: np.ndarray, width: float, height: float, length: int, x: np.ndarray, y: np.ndarray, z: np.ndarray, is_seen: np.ndarray
 ) -> None:
@@ -26,7 +27,7 @@ def _look(
         is_seen[j] = (d > 0) & (px >= d) & (px < width * d) & (py >= d) & (py < height * d)  # none of it for NaN
 
 
-@numba.njit(
+@compiled(
     types.int64(
         _POINTS,
         types.float64[:, :, ::1],
@@ -40,7 +41,6 @@ def _look(
         _INT64,
         _FLOAT64,
     ),
-    cache=True,
     error_model="numpy",  # no test for a division by zero: depths are above it
     nogil=True,  # so that one thread fuses while another one works on the frame before
 )

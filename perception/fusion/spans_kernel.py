@@ -1,16 +1,16 @@
 """Run-length coded masks into pieces of columns, compiled by numba. What it refuses goes to `perception.core.rle`, which says why."""
 
-import numba
 import numpy as np
 from numba import types
+
+from perception.core.compiled import compiled
 
 _INT64 = types.int64[::1]
 _MOST_BITS = 35  # of a count, as `perception.core.rle` has it
 
 
-@numba.njit(
+@compiled(
     types.int64(types.Array(types.uint8, 1, "C", readonly=True), _INT64, types.int64, types.int64, _INT64, _INT64, _INT64, _INT64, _INT64),
-    cache=True,
     nogil=True,
 )
 def find_pieces(

@@ -5,8 +5,9 @@ A track is one row of two matrices. Numbers (float64): x y z, length width heigh
 A detection is a row of numbers in the same columns. A velocity that is not finite, or absurd, counts as unknown.
 """
 
-import numba
 import numpy as np
+
+from perception.core.compiled import compiled
 
 X, Y, SIZE, YAW, VX, VY, SCORE, NUM_FLOATS = 0, 1, 3, 6, 7, 8, 9, 10
 ID, LABEL, SEEN_US, BORN_US, HITS, DETECTION, NUM_INTS = 0, 1, 2, 3, 4, 5, 6
@@ -15,12 +16,12 @@ BUCKETS = 32  # along x, for each class
 MIN_STEP = 0.01  # seconds; over a shorter time a displacement is noise and says nothing of the velocity
 
 
-@numba.njit(cache=True)
+@compiled()
 def is_known(vx, vy):
     return abs(vx) + abs(vy) < MAX_SPEED  # false for NaN
 
 
-@numba.njit(cache=True)
+@compiled()
 def associate(order, found, label, numbers, whole, count, timestamp_us, gate, gate_growth, gate_horizon):
     """(N,) track row of each detection, -1 for none: detections choose in the given order, each the closest free track of its class.
 
@@ -89,7 +90,7 @@ def associate(order, found, label, numbers, whole, count, timestamp_us, gate, ga
     return match
 
 
-@numba.njit(cache=True)
+@compiled()
 def _bucket(middle, low, high, unsure):
     """Bucket of a place along x, never falling with it; those outside of low..high belong to the ends. `unsure` for NaN."""
     place = (middle - low) * (BUCKETS / (high - low) if high > low else 0.0)
@@ -100,7 +101,7 @@ def _bucket(middle, low, high, unsure):
     return int(place) if place >= 0.0 else unsure
 
 
-@numba.njit(cache=True)
+@compiled()
 def _sorted_into_buckets(middle, whole, count, low, high):
     """Track rows by class and bucket, and (C * BUCKETS + 1,) where each bucket starts among them."""
     start = np.zeros(len(low) * BUCKETS + 1, np.int64)
@@ -118,7 +119,7 @@ def _sorted_into_buckets(middle, whole, count, low, high):
     return row, start
 
 
-@numba.njit(cache=True)
+@compiled()
 def retire(numbers, whole, count, timestamp_us, max_age_us):
     """Drop tracks last seen longer ago than their class allows, keeping the order of the others. Returns the new count."""
     kept = 0
@@ -132,7 +133,7 @@ def retire(numbers, whole, count, timestamp_us, max_age_us):
     return kept
 
 
-@numba.njit(cache=True)
+@compiled()
 def absorb(order, match, found, label, numbers, whole, count, timestamp_us, birth_score, next_id):
     """Write matched detections into their tracks and start tracks from the others, most confident first. Returns (count, next id)."""
     for i in order:
@@ -168,7 +169,7 @@ def absorb(order, match, found, label, numbers, whole, count, timestamp_us, birt
     return count, next_id
 
 
-@numba.njit(cache=True)
+@compiled()
 def report(
     numbers, whole, count, timestamp_us, min_hits, first_confidence, coast_decay,
     center, size, yaw, velocity, label, score, track_id, age, hits, coasted, source,

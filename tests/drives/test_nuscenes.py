@@ -374,3 +374,27 @@ def test_the_files_of_a_drives_clouds_are_known_sweeps_included(tmp_path):
         names = [path.relative_to(tmp_path).as_posix() for path in drive.lidar_paths]
         expected = [("samples", 0), ("sweeps", 250_000), ("samples", 500_000), ("samples", 1_000_000)]
         assert names == [f"{folder}/LIDAR_TOP/{start + offset}.pcd.bin" for folder, offset in expected]
+
+
+def test_sweeps_before_the_first_key_frame_are_among_the_files(tmp_path):
+    tables = nuscenes_tables()
+    early = next(row for row in tables["sample_data"] if "sweeps/LIDAR" in row["filename"])  # of scene-0103, now before all others
+    early |= {"timestamp": FIRST_US - 50_000, "filename": f"sweeps/LIDAR_TOP/{FIRST_US - 50_000}.pcd.bin", "sample_token": "scene-0103-0"}
+    drive, other = NuScenes(write_nuscenes(tmp_path, tables)).drives()
+    paths = [path.relative_to(tmp_path).as_posix() for path in drive.lidar_paths]
+    assert paths[0] == early["filename"]
+    assert len(paths) == 4
+    assert [sweep.token for sweep in drive[0].previous_sweeps(9)] == [early["token"]]
+    assert len(other.lidar_paths) == 4
+
+
+@pytest.mark.parametrize("modalities", [[], ["radar"]])
+def test_a_version_without_lidar_and_camera_is_refused_in_one_line(tmp_path, modalities):
+    tables = nuscenes_tables()
+    tables["sensor"] = [row for row in tables["sensor"] if row["modality"] in modalities]
+    kept = {row["token"] for row in tables["sensor"]}
+    tables["calibrated_sensor"] = [row for row in tables["calibrated_sensor"] if row["sensor_token"] in kept]
+    kept = {row["token"] for row in tables["calibrated_sensor"]}
+    tables["sample_data"] = [row for row in tables["sample_data"] if row["calibrated_sensor_token"] in kept]
+    with pytest.raises(DataError, match=r"sensor\.json: expected a lidar or a camera among the sensors, got neither"):
+        NuScenes(write_nuscenes(tmp_path, tables, sensor_files=False))

@@ -265,7 +265,7 @@ def test_an_index_that_no_version_has_any_more_goes_after_a_day(root, cache):
     other = write_nuscenes(root.parent / "other", nuscenes_tables(("scene-0001",)), sensor_files=False)
     for folder in (root, other):
         open_index(folder / VERSION, cache=cache)
-    (cache / ".0123-killed.partial").mkdir()
+    (cache / ".01234567-killed.partial").mkdir()
     before = entries(cache)
     for name in before:
         os.utime(cache / name, (1, 1))
@@ -276,6 +276,30 @@ def test_an_index_that_no_version_has_any_more_goes_after_a_day(root, cache):
     assert len(set(before) & set(entries(cache))) == 1  # that of the other version
     assert len(entries(cache)) == 2  # and the new one
     assert open_index(other / VERSION, cache=cache, tell=pytest.fail).texts("scene", "name") == ["scene-0001"]
+
+
+def test_the_index_of_a_data_set_that_is_gone_goes_too_and_nothing_of_others(root, cache):
+    other = write_nuscenes(root.parent / "other", nuscenes_tables(("scene-0001",)), sensor_files=False)
+    open_index(other / VERSION, cache=cache)
+    (index,) = entries(cache)
+    mine = [cache / name / "notes.txt" for name in ("2024-05-17_recording_north_route", "0" * 32, "half.partial")]
+    for path in mine:
+        path.parent.mkdir()
+        path.write_text("of the user")
+    shutil.rmtree(other)
+    for path in cache.iterdir():
+        os.utime(path, (1, 1))
+    open_index(root / VERSION, cache=cache)
+    assert index not in entries(cache)
+    assert all(path.read_text() == "of the user" for path in mine)
+    assert len(list((cache / "seen").iterdir())) == 1
+
+
+def test_who_has_no_home_still_reads_data(root, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    assert open_index(root / VERSION).names["channel"] == ["CAM_FRONT", "LIDAR_TOP"]
 
 
 def test_a_missing_folder_is_named(tmp_path):

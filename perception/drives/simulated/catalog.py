@@ -38,23 +38,6 @@ CATEGORIES: dict[str, int] = {
     "static_object.bicycle_rack": 2713,
 }
 
-# Category -> detection class; categories that are not here are not detected. Source: the published nuScenes detection task.
-CLASS_OF_CATEGORY: dict[str, str] = {
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "vehicle.car": "car",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.truck": "truck",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.trailer": "trailer",
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
-}
 CATEGORY_OF_CLASS: dict[str, str] = {
     "car": "vehicle.car",
     "truck": "vehicle.truck",

@@ -1,6 +1,7 @@
 """Training samples from simulated streets: ten sweeps in one cloud and the boxes around them, small files, many scenes."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.core import NUSCENES_DETECTION, Boxes3D, DataError, Detections, PointCloud, Transform
+from perception.core import NUSCENES_DETECTION, Boxes3D, DataError, Detections, PointCloud, Transform, UsageError
 from perception.core.files import atomic_write
 from perception.core.frame import Frame, Sweep
 from perception.drives.simulated.parallel import map_scenes
@@ -113,7 +114,11 @@ def write_clips(
     rig      the lidar
     varies   each street is seen from another vehicle (`Rig.varied`)
     balanced  the rare classes are frequent (`simulate_scene`)
+    Raises UsageError for a folder that has clips which are not written now: who trains on a folder takes all in it.
     """
+    others = sorted(path.name for path in Path(folder).glob("clip-*.npz") if path.name not in {f"clip-{i:06d}.npz" for i in range(count)})
+    if others:
+        raise UsageError(f"{folder}: expected a folder without other clips, found {others[0]}; take another one or remove it")
     numbers = range(-(-count // CLIPS_A_SCENE))
     write = partial(_write_scene, Path(folder), count, seed, density, rig, varies, balanced)
     return [path for paths in map_scenes(write, numbers, workers) for path in paths]
@@ -131,7 +136,7 @@ def write_clip(path: Path, frame: Frame, *, num_sweeps: int = NUM_SWEEPS) -> Non
     boxes = truth.boxes
     arrays = {
         "place": np.round(points[:, :3] / _STEP).astype(np.int16),
-        "intensity": np.clip(points[:, 3], 0, 255).astype(np.uint8),
+        "intensity": np.clip(points[:, 3] * np.float32(255 / frame.intensity_top), 0, 255).astype(np.uint8),
         "age_ms": np.round(points[:, 4] * 1000).astype(np.uint16),
         "boxes": np.column_stack([boxes.center, boxes.size, boxes.yaw, boxes.velocity]).astype(np.float32),
         "label": truth.label.astype(np.int8),
@@ -162,8 +167,18 @@ def read_clip(path: Path) -> Clip:
             if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
                 raise DataError(f"{path}: expected a clip of at most {_LARGEST >> 20} MiB, got an archive of more")
             arrays = {name: np.lib.format.read_array(archive.open(f"{name}.npy"), allow_pickle=False) for name in wanted}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: expected a clip as `write_clips` makes it, got {error}") from None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DataError(f"{path}: expected a clip as `write_clips` makes it, got {error or type(error).__name__}") from None
     for name, (dtype, dimensions) in wanted.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != dimensions:
             got = f"{arrays[name].ndim}-dimensional {arrays[name].dtype}"
@@ -175,14 +190,17 @@ def read_clip(path: Path) -> Clip:
     points[:, :3], points[:, 3] = place * np.float32(_STEP), arrays["intensity"]
     points[:, 4] = arrays["age_ms"] / np.float32(1000)
     pose = arrays["lidar_to_ego"]
-    truth = Detections(
-        Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]),
-        arrays["label"].astype(np.int64),
-        np.ones(len(boxes)),
-        NUSCENES_DETECTION,
-        num_points=arrays["num_points"].astype(np.int64),
-    )
-    return Clip(PointCloud(points), Transform(pose[:3, :3], pose[:3, 3]), truth)
+    try:
+        truth = Detections(
+            Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]),
+            arrays["label"].astype(np.int64),
+            np.ones(len(boxes)),
+            NUSCENES_DETECTION,
+            num_points=arrays["num_points"].astype(np.int64),
+        )
+        return Clip(PointCloud(points), Transform(pose[:3, :3], pose[:3, 3]), truth)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _same(cloud: PointCloud) -> PointCloud:

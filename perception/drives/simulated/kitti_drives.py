@@ -37,13 +37,15 @@ def write_kitti(root: Path, scenes: Sequence[SimulatedScene], *, split: str = "t
              car: that is where it is for KITTI_RIG
     workers  processes (see `parallel.map_scenes`)
     Frames are 0.1 s apart, from the first key frame to the last. Labelled is what the left colour camera sees, hidden things left out:
-    Car, Van (cars above 1.88 m), Truck, Pedestrian, Person (sitting), Cyclist; other vehicles are Misc, whatever else is not labelled.
+    Car, Van (cars above 1.88 m), Truck, Pedestrian, Person (who sits), Cyclist; other vehicles are Misc, whatever else is not labelled.
     Packets hold the recorded poses with their height; labels lie relative to the vehicle where the sensors see them.
-    Files appear complete or not at all; the same scenes give the same bytes. Raises UsageError for a lidar with other axes.
+    Files appear complete or not at all; the same scenes give the same bytes. Raises UsageError for a lidar with other axes, and for a
+    folder with other sequences or more frames, which would not fit these.
     """
     if rig.model.forward_axis != "x":
         raise UsageError(f"write_kitti: expected a lidar whose x axis points forward, got {rig.name}; take {KITTI_RIG.name} or another one")
     folder = Path(root) / split
+    _expect_nothing_else(folder, scenes)
     num_parts = max(-(-workers // max(len(scenes), 1)), 1)
     items = [(number, scene, part) for number, scene in enumerate(scenes) for part in range(num_parts)]
     lines = map_scenes(partial(_write_part, folder, rig, num_parts), items, workers)
@@ -53,6 +55,15 @@ def write_kitti(root: Path, scenes: Sequence[SimulatedScene], *, split: str = "t
         write_bytes(folder / f"oxts/{number:04d}.txt", _text(_packets(scene, rig)))
         write_bytes(folder / f"label_02/{number:04d}.txt", _text(labels))
     return folder
+
+
+def _expect_nothing_else(folder: Path, scenes: Sequence[SimulatedScene]) -> None:
+    """UsageError where clouds would stay that are not written now."""
+    written = {f"{number:04d}/{frame:06d}.bin" for number, scene in enumerate(scenes) for frame in range(len(frame_seconds(scene)))}
+    clouds = folder / "velodyne"
+    found = sorted(str(path.relative_to(clouds)) for path in clouds.glob("*/*.bin"))
+    if other := next((name for name in found if name not in written), None):
+        raise UsageError(f"{clouds}: expected a folder without other sequences and frames, found {other}; take another one or remove it")
 
 
 def frame_seconds(scene: SimulatedScene) -> np.ndarray:
@@ -76,7 +87,10 @@ def _write_part(folder: Path, rig: Rig, num_parts: int, item: tuple[int, Simulat
     seconds, lines = frame_seconds(scene), []
     for frame in np.array_split(np.arange(len(seconds)), num_parts)[part].tolist():
         turn, _ = scan_at(scene, int(scene.timestamps_us[0]) + frame * STEP_US, rig)
-        write_bytes(folder / f"velodyne/{number:04d}/{frame:06d}.bin", turn.points[turn.is_return].astype("<f4").tobytes())
+        points = turn.points[turn.is_return]
+        if rig.model.intensity_top > 1:  # KITTI's intensities are 0..1
+            points = points / np.array([1, 1, 1, rig.model.intensity_top], np.float32)
+        write_bytes(folder / f"velodyne/{number:04d}/{frame:06d}.bin", points.astype("<f4").tobytes())
         lines += label_lines(scene, frame, float(seconds[frame]), rig)
     return lines
 

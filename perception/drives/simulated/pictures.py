@@ -46,7 +46,7 @@ def take_pictures(scene: SimulatedScene, frame: int) -> tuple[list[Picture], np.
         time_us = camera_time_us(camera, int(scene.timestamps_us[frame]))
         seconds = (time_us - int(scene.timestamps_us[0])) / 1e6
         (ego_to_street,) = scene.world.ego_to_street(np.array([seconds]))
-        matter = Matter.concatenate(*scene.world.matter_at(seconds, with_ego=False))
+        matter = Matter.concatenate(*scene.world.matter_at(seconds))
         camera_to_street, intrinsics = ego_to_street @ camera_to_ego(camera), np.array(camera.intrinsic_matrix)
         shown = render(matter, camera_to_street, intrinsics, seed=frame)
         pictures.append(Picture(camera, time_us, seconds, shown, instance_masks(shown.owner)))

@@ -10,6 +10,7 @@ import orjson
 from perception.core import NUSCENES_DETECTION, Transform, UsageError
 from perception.core.files import inside, write_bytes
 from perception.core.masks import PictureMasks, write_masks
+from perception.drives.nuscenes import find_versions
 from perception.drives.simulated.camera import visibility_level
 from perception.drives.simulated.catalog import (
     ATTRIBUTES,
@@ -63,6 +64,10 @@ def write_nuscenes(
         if unknown:
             raise UsageError(f"write_nuscenes: split {split!r}: expected scenes of {names}, got {unknown}")
     folder = inside(Path(root), version, where="write_nuscenes: version")
+    if lidar and (others := [name for name in find_versions(Path(root)) if name != version]):
+        raise UsageError(
+            f"{root}: expected a folder without other versions, whose files have the same names, found {others[0]}; take another folder"
+        )
     recordings: Sequence[Recording | None] = (
         record_scenes(Path(root), scenes, rig=rig, cameras=cameras, workers=workers) if lidar else [None] * len(scenes)
     )

@@ -1,16 +1,15 @@
 """A simulated scene at any moment between its frames: where everything is, and what rays would meet there."""
 
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 
-from cuda_ops import Primitives
 from perception.core import Transform
 from perception.drives.simulated.bodies import parts_of, walk_of
 from perception.drives.simulated.ego import PoseErrors, Sway, tilt
 from perception.drives.simulated.furniture import Standing
-from perception.drives.simulated.matter import SCENERY, Matter
+from perception.drives.simulated.matter import Matter
 from perception.drives.simulated.parts import Parts, matter_of
 from perception.drives.simulated.paths import PathTable
 from perception.drives.simulated.population import Body
@@ -80,19 +79,15 @@ class World:
         place[rows] = np.stack([x, y, self.terrain.height(x, y)], axis=1)
         return place, yaw, way
 
-    def matter_at(self, seconds: float, *, with_ego: bool = True) -> tuple[Matter, Matter]:
-        """All shapes in the street frame: what stands (ground, scenery, parked things), and what moves, the ego vehicle's own roof too.
+    def matter_at(self, seconds: float) -> tuple[Matter, Matter]:
+        """All shapes in the street frame but the ego vehicle: what stands (ground, scenery, parked things), and what moves.
 
         What stands is the same value at every time.
         """
-        still, seen = self.matter_placed(self.places(seconds), seconds)
-        if with_ego:
-            (pose,) = self.ego_to_street(np.array([seconds]))
-            seen = Matter.concatenate(seen, ego_body().moved(pose.yaw, pose.translation))
-        return still, seen
+        return self.matter_placed(self.places(seconds), seconds)
 
     def matter_placed(self, places: tuple[np.ndarray, np.ndarray, np.ndarray], seconds: float) -> tuple[Matter, Matter]:
-        """What `matter_at` gives without the ego vehicle, with all sources at `places`; of what moves, what is near the ego vehicle at a
+        """What `matter_at` gives with all sources at `places`; of what moves, what is near the ego vehicle at a
         time."""
         place, yaw, way = places
         x, y, _ = self._ego_on_path(np.array([seconds]))
@@ -180,21 +175,3 @@ class World:
     def _draws(self, index: int) -> np.random.Generator:
         """What draws the body of a source."""
         return np.random.default_rng([self.seed, 2, index])
-
-
-@cache
-def ego_body() -> Matter:
-    """What the lidar sees of the vehicle that carries it, in the ego frame: the roof with its rack, and the bonnet.
-
-    Measured on a nuScenes sweep: roof within 0.62 m of the middle, from 1 m behind to 1 m before the sensor and 0.3 to 0.9 m below it;
-    bonnet 1.2 to 2.2 m before it, 0.6 to 0.9 m below.
-    """
-    boxes = np.array(
-        [
-            [0.80, 0.0, 1.22, 2.1, 1.24, 0.44, 0.0],  # cabin, up to the roof
-            [0.35, 0.0, 1.50, 0.5, 1.00, 0.12, 0.0],  # rack behind the sensor
-            [2.55, 0.0, 1.02, 1.3, 1.40, 0.24, 0.0],  # bonnet
-        ]
-    )
-    shapes = Primitives.boxes(boxes, taper=np.array([[0.5, 0.3, 0.15], [0, 0, 0], [0.8, 0, 0.1]]))
-    return Matter.of(shapes, np.array([12.0, 20.0, 12.0]), (60, 62, 66), SCENERY)

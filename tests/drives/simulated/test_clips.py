@@ -1,10 +1,14 @@
 """Clips hold what the frame had, to the step of their numbers; broken files are said to be so."""
 
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cuda_ops import points_in_boxes
-from perception.core import DataError
+from perception.core import DataError, PointCloud, UsageError
 from perception.drives import accumulate_sweeps
 from perception.drives.simulated import simulate_scene
 from perception.drives.simulated.clips import read_clip, simulated_frame, write_clip, write_clips
@@ -66,3 +70,52 @@ def test_a_broken_file_is_said_to_be_so(frame, tmp_path, content, message):
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     with pytest.raises(DataError, match=message):
         read_clip(path)
+
+
+def _with_shape(path: Path, shape: str) -> None:
+    """A clip that claims places of this shape."""
+    header = f"{{'descr': '<i2', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("place.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+def test_a_clip_that_claims_more_than_there_is_is_refused(tmp_path):
+    _with_shape(tmp_path / "one.npz", "(1000000000000000, 3)")
+    with pytest.raises(DataError, match=r"one\.npz: expected a clip"):
+        read_clip(tmp_path / "one.npz")
+
+
+def test_an_encrypted_clip_is_refused(frame, tmp_path):
+    path = tmp_path / "one.npz"
+    write_clip(path, frame)
+    content = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="encrypted"):
+        read_clip(path)
+
+
+def test_contents_that_do_not_fit_are_named_with_their_file(frame, tmp_path):
+    path = tmp_path / "one.npz"
+    write_clip(path, frame)
+    arrays = dict(np.load(path))
+    arrays["boxes"][0, 3] = -1
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match=r"one\.npz: Boxes3D\.size: expected"):
+        read_clip(path)
+
+
+def test_intensities_of_0_to_1_are_stored_as_0_to_255(frame, tmp_path):
+    for name, scale in (("usual", 1.0), ("kitti", 255.0)):
+        cloud = PointCloud(frame.cloud.points / np.array([1, 1, 1, scale, 1], np.float32))
+        write_clip(tmp_path / name, replace(frame, read_cloud=lambda cloud=cloud: cloud, intensity_top=255 / scale), num_sweeps=1)
+    usual, kitti = (read_clip(tmp_path / name).cloud.points for name in ("usual", "kitti"))
+    np.testing.assert_allclose(usual, kitti, atol=1.01)
+    assert kitti[:, 3].max() > 50
+
+
+def test_clips_of_another_seed_do_not_stay_among_the_new_ones(tmp_path):
+    (tmp_path / "clip-000001.npz").touch()
+    with pytest.raises(UsageError, match=r"expected a folder without other clips, found clip-000001\.npz"):
+        write_clips(tmp_path, 1, seed=5)

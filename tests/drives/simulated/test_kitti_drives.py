@@ -136,3 +136,20 @@ def test_writing_twice_gives_the_same_bytes_with_any_number_of_processes(root, s
 def test_a_lidar_with_other_axes_is_an_error(scene, tmp_path):
     with pytest.raises(UsageError, match="expected a lidar whose x axis points forward, got hdl32e_nuscenes"):
         write_kitti(tmp_path, [scene], rig=NUSCENES_RIG)
+
+
+def test_intensities_of_other_lidars_are_on_kittis_scale(scene, tmp_path):
+    write_kitti(tmp_path, [scene], rig=RIGS["vlp16"])
+    (drive,) = open_drives(tmp_path)
+    intensity = drive[0].cloud.points[:, 3]
+    assert 0.1 < intensity.max() <= 1
+    assert 0.01 < np.median(intensity) < 0.3
+
+
+def test_clouds_of_an_earlier_longer_drive_do_not_stay(scene, tmp_path):
+    old = tmp_path / "training/velodyne/0000/000099.bin"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    with pytest.raises(UsageError, match=r"expected a folder without other sequences and frames, found 0000/000099\.bin"):
+        write_kitti(tmp_path, [scene])
+    assert list(tmp_path.rglob("*.bin")) == [old]

@@ -144,6 +144,13 @@ def test_a_version_outside_of_the_root_is_refused(scenes, tmp_path):
         write_nuscenes(tmp_path, scenes, version="../elsewhere", splits={})
 
 
+def test_versions_whose_clouds_have_the_same_names_do_not_share_a_folder(scenes, tmp_path):
+    write_nuscenes(tmp_path, scenes[:1], version="v1.0-a", splits={})
+    write_nuscenes(tmp_path, scenes[:1], version="v1.0-b", splits={})  # tables only: no files that could be overwritten
+    with pytest.raises(UsageError, match=r"expected a folder without other versions, .*, found v1\.0-b"):
+        write_nuscenes(tmp_path, scenes[:1], version="v1.0-a", splits={}, lidar=True)
+
+
 def submission(scene, frames, kind):
     """Rows by sample token; kind is `detection` or `tracking` (truth-like identities: the index of the nearest object)."""
     results = {}
