@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on the first call: needs Python 3.10 or newer with venv, make and g++.
+# Everything runs in .venv, which is made on the first call: needs Python 3.10 or newer with venv and headers, make and g++.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
@@ -26,6 +26,8 @@ install: $(STAMP)
 $(STAMP): pyproject.toml CMakeLists.txt $(wildcard cuda_ops/src/*/*)
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 to 3.13 found; install one, or say make PYTHON=/path/to/python"; exit 2; }
 	@command -v "$${CXX:-c++}" >/dev/null || { echo "no C++ compiler found (Debian: apt install g++)"; exit 2; }
+	@test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
+		{ echo "Python's headers are missing (Debian: apt install python3-dev)"; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv is missing (Debian: apt install python3-venv)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "nanobind>=2.4" "cmake>=3.25" "ninja>=1.11"

@@ -12,6 +12,7 @@ from perception.core.frame import Frame
 from perception.drives import Kitti, NuScenes
 from perception.export import Run, RunDrive, RunFrame, drive_file
 from perception.visual import TrailBuffer, View, draw_birdseye, draw_cameras, draw_drive, save_animation, save_picture
+from perception.visual.cameras import camera_rows
 from perception.visual.canvas import HEADER_PX
 from perception.visual.palette import PAPER
 
@@ -103,10 +104,11 @@ def draw_frame(
     )
     if not frame.cameras:
         return above
-    rows = -(-len(frame.cameras) // 3)
-    wide = min(len(frame.cameras), 3)
-    shape = max(camera.size[0] / camera.size[1] for camera in frame.cameras.values())
-    width = round(height_px / rows * shape) * wide
+    rows = camera_rows(frame.cameras)
+    wide = max(map(len, rows))
+    # a row is as high as its highest picture, and all pictures are equally wide
+    height_of_one = sum(max(frame.cameras[name].size[1] / frame.cameras[name].size[0] for name in row) for row in rows)
+    width = round(height_px / height_of_one) * wide
     around = draw_cameras(frame.cameras, objects, timestamp_us=frame.timestamp_us, width_px=width)
     sheet = Image.new("RGB", (above.width + around.width, max(above.height, around.height)), PAPER)
     sheet.paste(above, (0, 0))

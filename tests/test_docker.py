@@ -385,3 +385,10 @@ def test_parsing_joins_lines_and_drops_comments():
 def test_what_docker_would_not_read_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES)
+def test_pythons_headers_are_there_for_the_build(path):
+    """Debian and Ubuntu have them in a package of their own; the images called python bring theirs."""
+    text = (ROOT / path).read_text()
+    assert "python3.11-dev" in text or "FROM python:" in text

@@ -194,6 +194,14 @@ def test_a_frame_is_drawn_from_above_and_through_its_cameras(recording, drawn):
     assert few.height == 640
 
 
+@pytest.mark.parametrize("names", [("CAM_FRONT", "CAM_BACK"), ("CAM_FRONT", "CAM_BACK_LEFT", "CAM_BACK"), ("a", "b", "c", "d")])
+def test_cameras_take_the_height_of_the_sheet_however_many_rows_they_have(recording, drawn, names):
+    frame = open_dataset(recording).drive("scene-0103")[1]
+    (camera,) = frame.cameras.values()
+    picture = draw_frame(replace(frame, cameras={name: replace(camera, name=name) for name in names}), height_px=640)
+    assert picture.height == pytest.approx(640, abs=3)
+
+
 def test_what_the_lidar_did_not_hit_is_not_drawn(recording, drawn):
     frame = open_dataset(recording).drive("scene-0103")[1]
     truth = replace(frame.truth, num_points=np.array([0, 3]))

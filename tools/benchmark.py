@@ -68,7 +68,8 @@ def tracking(repeats: Annotated[int, typer.Option(help="Repetitions of each cand
             f"| {ratio.min():.0f}..{ratio.max():.0f} |"
         )
     print()
-    _files(repeats, *crowded_file())
+    with tempfile.TemporaryDirectory(prefix="perception-") as folder:
+        _files(repeats, *crowded_file(folder))
 
 
 @app.command()
@@ -81,8 +82,11 @@ def submission(
     """Seconds and memory to read and validate a submission in a process of its own, beside Python's json."""
     print_machine()
     print()
-    if path is None:
-        path = crowded_file()[0]
+    with tempfile.TemporaryDirectory(prefix="perception-") as folder:
+        _submission(path or crowded_file(folder)[0], repeats)
+
+
+def _submission(path: Path, repeats: int) -> None:
     print(f"{path.stat().st_size / 1e6:.0f} MB\n\n| step | seconds | peak memory [MB] |\n|---|---|---|")
     ours = f"from pathlib import Path; from perception.evaluation import validate_submission; validate_submission(Path({str(path)!r}))"
     theirs = f"import json; json.load(open({str(path)!r}))"
@@ -240,10 +244,10 @@ def run_tracker(tracker: GreedyTracker | ParityTracker, frames: list[tuple[Detec
         tracker.update(detections, timestamp_us)
 
 
-def crowded_file() -> tuple[Path, list[tuple[str, list[dict]]]]:
-    """A submission file of 300 samples x 200 boxes, and its content."""
+def crowded_file(folder: str) -> tuple[Path, list[tuple[str, list[dict]]]]:
+    """A submission file of 300 samples x 200 boxes in a folder, and its content."""
     samples = [(f"{k:032x}", detection_boxes(f"{k:032x}", detections)) for k, (detections, _) in enumerate(crowded_drive(200, 300, seed=1))]
-    path = Path(tempfile.mkdtemp(prefix="perception-")) / "detections.json"
+    path = Path(folder) / "detections.json"
     write_submission(path, samples)
     return path, samples
 

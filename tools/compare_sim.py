@@ -5,6 +5,7 @@ beside that of the real clouds, or beside published counts of returns per box; F
 above and the histograms. Real KITTI data has labels only where the camera looks; of it the objects seen whole are compared.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from PIL import Image, ImageDraw
 
 from cuda_ops import Primitives, cast_rays, points_in_boxes
+from perception.cli.main import report_errors
 from perception.core import Boxes3D, Frame, Transform
 from perception.drives import Kitti, NuScenes
 from perception.drives.simulated import SimulatedScene, simulate_scene
@@ -323,7 +325,7 @@ def compare_nuscenes(folder: Path, real: Path | None, scenes: int, frames: int, 
 
 
 def compare_kitti(folder: Path, root: Path, scenes: int, frames: int, seed: int) -> None:
-    (drive,) = Kitti(root, cameras=False).drives("training")
+    drive = Kitti(root, cameras=False).drives("training")[0]
     labels = [line.split() for line in (root / "training/label_02" / f"{drive.name.rpartition('-')[2]}.txt").read_text().splitlines()]
     numbers = range(0, len(drive), max(len(drive) // 20, 1))
     theirs = [read_kitti(drive[number]) for number in numbers[::2]]
@@ -352,8 +354,8 @@ def compare(
     folder: Annotated[Path, typer.Argument(help="Where the pictures go.", show_default=False)],
     real: Annotated[Path | None, typer.Option(help="Root of a nuScenes version with lidar files.", show_default=False)] = None,
     kitti: Annotated[Path | None, typer.Option(help="Root of a sequence in KITTI's tracking layout.", show_default=False)] = None,
-    scenes: Annotated[int, typer.Option(help="Scenes to simulate.")] = 20,
-    frames: Annotated[int, typer.Option(help="Key frames of each, 2.5 s apart.")] = 2,
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes to simulate.")] = 20,
+    frames: Annotated[int, typer.Option(min=1, help="Key frames of each, 2.5 s apart.")] = 2,
     seed: Annotated[int, typer.Option()] = 11,
 ) -> None:
     """Print the statistics of simulated clouds, beside real ones where they are given."""
@@ -365,4 +367,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    typer.run(compare)
+    sys.exit(report_errors(lambda: typer.run(compare)))

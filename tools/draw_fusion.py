@@ -28,7 +28,7 @@ from perception.fusion.members import MaskIndex
 from perception.fusion.sources.file import FileInstances, FileSettings
 from perception.visual import View, class_color, draw_camera, save_picture
 from perception.visual.birdseye import draw_box, draw_ego, rows_in_view
-from perception.visual.cameras import LAYOUT
+from perception.visual.cameras import camera_rows
 from perception.visual.canvas import HEADER_PX, Canvas
 from perception.visual.palette import PAPER, TRUTH
 
@@ -192,9 +192,7 @@ def in_own_boxes(found: Fused) -> np.ndarray | None:
 
 def draw(found: Fused, *, radius: float, width_px: int, title: str) -> Image.Image:
     """The whole sheet, `width_px` wide."""
-    rows = [[name for name in row if name in found.views] for row in LAYOUT]
-    others = [name for name in found.views if not any(name in row for row in rows)]
-    rows = [row for row in [*rows, *(others[i : i + 3] for i in range(0, len(others), 3))] if row]
+    rows = camera_rows(found.views)
     each = width_px // max(len(row) for row in rows)
     shown = [[_camera(found, name, each) for name in row] for row in rows]
     side = min(width_px // 2, 2000)

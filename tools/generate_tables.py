@@ -7,6 +7,7 @@ sample_data rows and as many ego poses, in the official text format (`json.dump(
 """
 
 import json
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Annotated, Any, TextIO
 import numpy as np
 import typer
 
+from perception.cli.main import report_errors
 from perception.core.classes import CATEGORY_TO_CLASS
 from perception.drives.simulated.catalog import (
     ATTRIBUTES,
@@ -389,4 +391,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(report_errors(lambda: typer.run(main)))

@@ -13,10 +13,9 @@ from perception.core.errors import DataError
 from perception.core.frame import Camera, Frame
 from perception.core.masks import PictureMasks
 from perception.core.rle import encode_rle
-from perception.fusion import Instances
 from perception.fusion.calibration import in_order
+from perception.visual.cameras import EDGES
 
-_EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)])
 _NEAREST = 0.1  # metres before the camera at which boxes are cut off
 
 
@@ -33,11 +32,6 @@ def truth_pictures(frame: Frame, min_points: int = 1) -> dict[str, PictureMasks]
         truth = truth[truth.num_points >= min_points]
     cameras = frame.cameras
     return {name: _picture(cameras[name], truth, frame) for name in in_order(cameras)}
-
-
-def truth_instances(frame: Frame) -> dict[str, Instances]:
-    """`truth_pictures` as a source of instances gives them."""
-    return {name: Instances.from_picture(picture, f"{name} {picture.file_name}") for name, picture in truth_pictures(frame).items()}
 
 
 def _picture(camera: Camera, truth: Detections, frame: Frame) -> PictureMasks:
@@ -80,7 +74,7 @@ def _outline(corners: np.ndarray, camera: Camera) -> np.ndarray:
 
     corners  (8, 3) in the camera frame
     """
-    ends = corners[_EDGES]  # (12, 2, 3)
+    ends = corners[EDGES]  # (12, 2, 3)
     share = (_NEAREST - ends[:, 0, 2]) / np.where(ends[:, 1, 2] == ends[:, 0, 2], np.inf, ends[:, 1, 2] - ends[:, 0, 2])
     is_cut = (ends[..., 2] >= _NEAREST).sum(axis=1) == 1
     cut = ends[is_cut, 0] + share[is_cut, None] * (ends[is_cut, 1] - ends[is_cut, 0])

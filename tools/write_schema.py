@@ -1,5 +1,6 @@
 """Writes docs/schema.md from the Arrow schemas: `python tools/write_schema.py`. A test keeps the two equal."""
 
+import argparse
 from pathlib import Path
 
 from perception.export.schema import SCHEMA_VERSION, SCHEMAS, describe
@@ -23,4 +24,5 @@ def document() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help writes nothing
     (ROOT / "docs" / "schema.md").write_text(document())

@@ -107,36 +107,23 @@ class RunDrive:
     def detections_of(self, index: int) -> Detections:
         """The detections of a frame, in the global frame."""
         rows = self._detection_rows(index)
-        boxes, label, score, classes = _objects(self.detections.slice(rows.start, rows.stop - rows.start), NUSCENES_DETECTION)
-        return Detections(boxes, label, score, classes)
+        return Detections(**_objects(self.detections.slice(rows.start, rows.stop - rows.start), NUSCENES_DETECTION))
 
     def tracks_at(self, timestamp_us: int) -> Tracks:
         """The tracks at a time, in the global frame.
 
         At a frame's own time its tracks. Between two frames (at most 1 s apart) those that both have: position, size, score and age are
         linear between the two, yaw takes the shorter way round, velocity is that of the later frame where the earlier one's is unknown.
-        `coasted` where either is. Outside of the drive, or in a larger hole: UsageError.
+        `coasted` where either is; without attributes and numbers of points, which are of a moment. Outside of the drive, or in a larger
+        hole: UsageError.
         """
-        after = int(np.searchsorted(self.timestamps_us, timestamp_us))
-        if after < len(self) and self.timestamps_us[after] == timestamp_us:
-            return self[after].tracks
-        if after in (0, len(self)):
-            span = f"{self.timestamps_us[0]}..{self.timestamps_us[-1]}" if len(self) else "none"
-            raise UsageError(f"drive {self.name}: expected a time in {span} us, got {timestamp_us}")
-        gap = int(self.timestamps_us[after] - self.timestamps_us[after - 1])
-        if gap > MAX_GAP * 1e6:
-            raise UsageError(f"drive {self.name}: {timestamp_us} us lies in a hole of {gap / 1e6:.2f} s, expected at most {MAX_GAP} s")
-        fraction = (timestamp_us - int(self.timestamps_us[after - 1])) / gap
-        return _between(self[after - 1].tracks, self[after].tracks, fraction)
+        before, after, fraction = self._around(timestamp_us)
+        return self[before].tracks if before == after else _between(self[before].tracks, self[after].tracks, fraction)
 
     def ego_to_global_at(self, timestamp_us: int) -> Transform:
-        """The ego pose at a time between the first and the last frame."""
-        after = int(np.clip(np.searchsorted(self.timestamps_us, timestamp_us), 1, max(len(self) - 1, 1)))
-        if len(self) < 2 or not self.timestamps_us[0] <= timestamp_us <= self.timestamps_us[-1]:
-            raise UsageError(f"drive {self.name}: no ego pose at {timestamp_us} us")
-        before = after - 1
-        fraction = (timestamp_us - int(self.timestamps_us[before])) / int(self.timestamps_us[after] - self.timestamps_us[before])
-        return interpolate_pose(self._pose(before), self._pose(after), fraction)
+        """The ego pose at a frame's own time, or at one between two frames as `tracks_at` has it. UsageError as there."""
+        before, after, fraction = self._around(timestamp_us)
+        return self._pose(before) if before == after else interpolate_pose(self._pose(before), self._pose(after), fraction)
 
     def __len__(self) -> int:
         return len(self.timestamps_us)
@@ -165,23 +152,42 @@ class RunDrive:
         index = range(len(self))[index]
         return slice(int(self._detection_bounds[index]), int(self._detection_bounds[index + 1]))
 
+    def _around(self, timestamp_us: int) -> tuple[int, int, float]:
+        """The frames before and after a time and where it lies between them, 0 to 1; the same frame twice at its own time."""
+        after = int(np.searchsorted(self.timestamps_us, timestamp_us))
+        if after < len(self) and self.timestamps_us[after] == timestamp_us:
+            return after, after, 0.0
+        if after in (0, len(self)):
+            span = f"{self.timestamps_us[0]}..{self.timestamps_us[-1]}" if len(self) else "none"
+            raise UsageError(f"drive {self.name}: expected a time in {span} us, got {timestamp_us}")
+        gap = int(self.timestamps_us[after] - self.timestamps_us[after - 1])
+        if gap > MAX_GAP * 1e6:
+            raise UsageError(f"drive {self.name}: {timestamp_us} us lies in a hole of {gap / 1e6:.2f} s, expected at most {MAX_GAP} s")
+        return after - 1, after, (timestamp_us - int(self.timestamps_us[after - 1])) / gap
+
     def _pose(self, index: int) -> Transform:
         return Transform.from_quaternion(self._rotation[index], self._translation[index])
 
 
 def _read(path: Path, kind: str) -> pa.Table:
-    """A file of `detections`, `tracks` or `frames` (kind)."""
+    """The columns of the schema in a file of `detections`, `tracks` or `frames` (kind): later versions may have added nullable ones."""
+    if not path.is_file():
+        hint = "; perception detect does not track, perception run does" if kind == "tracks" else ""
+        raise DataError(f"{path}: expected the {kind} of a run, found no such file{hint}")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: expected a Parquet file of a run, got {str(error).splitlines()[0]}") from None
-    if absent := [name for name in SCHEMAS[kind].names if name not in table.column_names]:
-        raise DataError(f"{path}: expected a Parquet file of a run, got one without the column {absent[0]!r}")
-    return table
+    for field in SCHEMAS[kind]:
+        if field.name not in table.column_names:
+            if not field.nullable:
+                raise DataError(f"{path}: expected a Parquet file of a run, got one without the column {field.name!r}")
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(SCHEMAS[kind].names)
 
 
-def _objects(table: pa.Table, known: ClassSet) -> tuple[Boxes3D, np.ndarray, np.ndarray, ClassSet]:
-    """Boxes in the global frame, label, score and the class set of the rows."""
+def _objects(table: pa.Table, known: ClassSet) -> dict[str, Any]:
+    """What `Detections` and `Tracks` have in common, in the global frame; attributes and numbers of points None where no row has one."""
     names = table["class"].to_pylist()
     classes = known if all(name in known for name in names) else ClassSet(tuple(dict.fromkeys(names)))
     boxes = Boxes3D(
@@ -190,16 +196,20 @@ def _objects(table: pa.Table, known: ClassSet) -> tuple[Boxes3D, np.ndarray, np.
         table["yaw_global"].to_numpy(),
         np.stack([table[f"v{axis}_global"].to_numpy(zero_copy_only=False).astype(np.float64) for axis in "xy"], axis=1),
     )
-    return boxes, np.array([classes.index(name) for name in names], np.int64), table["score"].to_numpy().astype(np.float64), classes
+    attribute, num_points = table["attribute"], table["num_points"]
+    return {
+        "boxes": boxes,
+        "label": np.array([classes.index(name) for name in names], np.int64),
+        "score": table["score"].to_numpy().astype(np.float64),
+        "classes": classes,
+        "attribute": None if attribute.null_count == len(table) else np.array([text or "" for text in attribute.to_pylist()], np.str_),
+        "num_points": None if num_points.null_count == len(table) else num_points.fill_null(-1).to_numpy().astype(np.int64),
+    }
 
 
 def _tracks(table: pa.Table) -> Tracks:
-    boxes, label, score, classes = _objects(table, NUSCENES_TRACKING)
     return Tracks(
-        boxes,
-        label,
-        score,
-        classes,
+        **_objects(table, NUSCENES_TRACKING),
         track_id=table["track_id"].to_numpy(),
         age=table["age"].to_numpy().astype(np.float64),
         hits=table["hits"].to_numpy().astype(np.int64),

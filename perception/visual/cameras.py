@@ -1,6 +1,6 @@
 """Boxes in the pictures of the cameras, and the pictures of a moment side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +17,14 @@ EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4)
 _NEAREST = 0.1  # metres before the camera at which edges are cut off
 _FRONT = 0.28  # opacity of the face that looks along the heading
 _OVERSAMPLING = 2
+
+
+def camera_rows(names: Iterable[str]) -> list[list[str]]:
+    """The rows in which `draw_cameras` lays the pictures of cameras out, at most three in each."""
+    names = list(names)
+    rows = [[name for name in row if name in names] for row in LAYOUT]
+    others = [name for name in names if not any(name in row for row in rows)]
+    return [row for row in [*rows, *(others[i : i + 3] for i in range(0, len(others), 3))] if row]
 
 
 def draw_camera(
@@ -66,9 +74,7 @@ def draw_cameras(
     """
     if not cameras:
         raise UsageError("draw_cameras: expected a frame with cameras, got none")
-    rows = [[name for name in row if name in cameras] for row in LAYOUT]
-    others = [name for name in cameras if not any(name in row for row in rows)]
-    rows = [row for row in [*rows, *(others[i : i + 3] for i in range(0, len(others), 3))] if row]
+    rows = camera_rows(cameras)
     across = max(len(row) for row in rows)
     each = width_px // across
     pictures = [

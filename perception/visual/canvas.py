@@ -169,7 +169,7 @@ class Canvas:
         self.taken.append((x - 10, y - 22, side, side))
 
     def legend(self, entries: list[tuple[str, Color, str]]) -> None:
-        """Names with their strokes, top left; kind is box, dashed, truth or dot."""
+        """Names with their strokes, top left; kind is box, dashed, truth, line or dashed line."""
         if not entries:
             return
         width = max(self.text_size(name, 11)[0] for name, _, _ in entries) + 44

@@ -147,8 +147,42 @@ def test_next_to_an_empty_frame_there_are_no_tracks(drive):
 def test_outside_of_the_drive_there_is_a_usage_error(drive, time):
     with pytest.raises(UsageError, match=f"drive a: expected a time in {START}..{START + 7 * HALF} us, got {START + time}"):
         drive.tracks_at(START + time)
-    with pytest.raises(UsageError, match=f"drive a: no ego pose at {START + time} us"):
+    with pytest.raises(UsageError, match=f"drive a: expected a time in {START}..{START + 7 * HALF} us, got {START + time}"):
         drive.ego_to_global_at(START + time)
+
+
+def test_a_pose_is_there_whenever_tracks_are(drive, tmp_path):
+    with pytest.raises(UsageError, match=r"lies in a hole of 2\.00 s"):
+        drive.ego_to_global_at(START + 4 * HALF)
+    lone = write_run(tmp_path / "lone", {"a": [(5, tracks((1, 0, 0)))]}).drive("a")
+    np.testing.assert_allclose(lone.ego_to_global_at(START + 5).matrix, pose(0).matrix, atol=1e-12)
+    twice = write_run(tmp_path / "twice", {"a": [(0, tracks()), (0, tracks()), (100_000, tracks())]}).drive("a")
+    np.testing.assert_allclose(twice.ego_to_global_at(START).matrix, pose(0).matrix, atol=1e-12)
+    np.testing.assert_allclose(twice.ego_to_global_at(START + 50_000).translation, [106, 50, 0], atol=1e-9)
+
+
+def test_attributes_and_numbers_of_points_come_back(tmp_path):
+    attribute, count = np.array(["vehicle.moving", ""]), np.array([7, 3])
+    value = tracks((1, 0.0, 0.0), (2, 9.0, 0.0), attribute=attribute, num_points=count)
+    drive = write_run(tmp_path, {"a": [(0, value), (HALF, value), (2 * HALF, tracks((1, 0, 0)))]}).drive("a")
+    found = drive[0].tracks
+    assert found.attribute.tolist() == ["vehicle.moving", ""]
+    assert found.num_points.tolist() == [7, 3]
+    assert (drive[2].tracks.attribute, drive[2].tracks.num_points) == (None, None)
+    between = drive.tracks_at(START + 1)  # they are of a moment
+    assert (between.attribute, between.num_points) == (None, None)
+    assert drive.detections_of(0).attribute is None
+
+
+def test_files_of_a_later_version_may_have_more_columns_and_of_an_earlier_one_fewer(tmp_path):
+    value = tracks((1, 0.0, 0.0))
+    run = write_run(tmp_path, {"a": [(0, value)], "b": [(0, value)]})
+    path = tmp_path / "tracks" / "a.parquet"
+    table = pq.read_table(path).drop_columns(["attribute"])
+    pq.write_table(table.append_column("later", pa.array([1.5])), path)
+    assert run.table().num_rows == 2
+    assert run.table().column_names == run.drive("b").tracks.column_names
+    assert run.drive("a")[0].tracks.attribute is None
 
 
 def test_in_a_hole_there_is_a_usage_error_at_its_ends_there_is_none(drive):
@@ -251,7 +285,7 @@ def damage_other(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(lambda path: path.unlink(), "expected a Parquet file of a run, got ", id="missing"),
+        pytest.param(lambda path: path.unlink(), "expected the (tracks|frames) of a run, found no such file", id="missing"),
         pytest.param(lambda path: path.write_bytes(b""), "expected a Parquet file of a run, got ", id="empty"),
         pytest.param(
             lambda path: path.write_bytes(b"no Parquet at all, but long enough"), "expected a Parquet file of a run, got ", id="other"
