@@ -3,6 +3,7 @@
 `space_of` looks at the arguments of an operator and gives the `Space` that checks them, makes the results and calls the compiled body.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,27 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy as Python's own; whatever else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+_is_forked = False  # OpenMP's threads do not live on in a child: what waits for them waits for ever
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 def num_threads() -> int:
-    """Threads of the CPU bodies: torch.get_num_threads() where torch is loaded, else OMP_NUM_THREADS or all cores."""
+    """Threads of the CPU bodies: torch.get_num_threads() where torch is loaded, else OMP_NUM_THREADS or all cores; 1 in a forked child."""
+    if _is_forked:
+        return 1
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch is not None and hasattr(torch, "get_num_threads") else _cpu.default_num_threads()
 

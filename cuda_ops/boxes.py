@@ -48,7 +48,8 @@ def points_in_boxes(points: Any, boxes: Any, *, point_group: Any = None, box_gro
 
     points  (N, C) float32, C >= 3     x, y, z in metres in the frame of the boxes, then anything
     boxes   (M, 7) float32 or float64  x, y, z (centre), length, width, height, yaw
-    point_group  (N,) int32 or int64   group (sample) of each point; a point lies in boxes of its own group only, below 0 in none
+    point_group  (N,) int32 or int64   group (sample) of each point; a point lies in boxes of its own group only, below 0 in none.
+                                       Numbers below 2^31 - 1: larger ones count as that one
     box_group    (M,) int32 or int64   of each box; both or neither. In any order, but quick on a GPU where neighbours have the same
     Borders belong to the box. A point with a NaN or infinite coordinate is in no box; a box with a NaN or infinite number or a size that
     is not above 0 holds nothing. Arithmetic is float64. Empty: index all -1, or count all 0.

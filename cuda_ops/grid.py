@@ -32,7 +32,7 @@ class Grid:
             if high <= low:
                 raise ValueError(f"Grid.upper: expected {axis} > {low} (Grid.lower), got {high}")
             cells = (high - low) / size
-            if round(cells) >= 2**31:
+            if not cells < 2**31 - 0.5:  # also where it is infinite
                 raise ValueError(f"Grid.voxel_size: expected fewer than 2^31 cells along {axis}, got {cells:.3g}")
             if round(cells) < 1:
                 raise ValueError(f"Grid.voxel_size: expected {axis} <= {high - low:g}, the length of the range, got {size}")

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from cuda_ops.arrays import Space, expect_rows, space_of
+from cuda_ops.arrays import Space, expect_rows, plain, space_of
 from cuda_ops.boxes import take_boxes
 from cuda_ops.dispatch import dispatch
 
@@ -24,6 +24,7 @@ def nms_bev(
     (`nms_pre_max_size`) is the caller's business; the one on those that come out is the same here as a cut at the end.
     Raises ValueError for a wrong shape, dtype, device or number.
     """
+    iou_threshold = plain(iou_threshold)
     _expect_number("nms_bev: iou_threshold", iou_threshold, 1)
     space_of("nms_bev", boxes=boxes, scores=scores, group=group)
     limits = (_expect_limit("nms_bev", max_out), group, fixed_capacity)
@@ -53,6 +54,7 @@ def nms_circle(
     """
     if (radius is None) == (squared_radius is None):
         raise ValueError(f"nms_circle: expected one of radius and squared_radius, got {radius!r} and {squared_radius!r}")
+    radius, squared_radius = plain(radius), plain(squared_radius)
     if radius is not None:
         _expect_number("nms_circle: radius", radius, 1e150)
         squared_radius = float(radius) * float(radius)
@@ -101,6 +103,7 @@ def _expect_number(name: str, value: Any, most: float) -> None:
 
 
 def _expect_limit(operator: str, max_out: Any) -> int | None:
+    max_out = plain(max_out)
     if max_out is not None and (isinstance(max_out, bool) or not isinstance(max_out, int) or not 0 <= max_out < 2**63):
         raise ValueError(f"{operator}: max_out: expected an integer from 0 or None, got {max_out!r}")
     return max_out

@@ -81,7 +81,11 @@ class Primitives:
         return len(self.kind)
 
     def __getitem__(self, rows: Any) -> "Primitives":
-        """The shapes at `rows`, a mask or row numbers: of one kind and device with the table. All heights stay."""
+        """The shapes at `rows`, a mask, row numbers or one of them: of one kind and device with the table. All heights stay."""
+        if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"Primitives: expected a row from {-len(self)} to {len(self) - 1}, got {rows}")
+            rows = slice(rows, rows + 1 or None)
         return self._with(**{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     def posed(self, center: Any, yaw: Any, normal: Any) -> "Primitives":

@@ -4,7 +4,7 @@ import math
 import numbers
 from typing import Any, NamedTuple
 
-from cuda_ops.arrays import Space, expect_rows, space_of
+from cuda_ops.arrays import Space, expect_rows, plain, space_of
 from cuda_ops.dispatch import dispatch
 from cuda_ops.primitives import Primitives
 
@@ -53,7 +53,7 @@ def cast_rays(
     Raises ValueError for a wrong shape, dtype, device or number, and for a tree of so many or so few other primitives. Source: intervals of
     half spaces and quadrics (Kay and Kajiya 1986).
     """
-    table = _table_of("cast_rays", primitives)
+    table, seed = _table_of("cast_rays", primitives), plain(seed)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"cast_rays: seed: expected an integer from 0 to 2^63 - 1, got {seed!r}")
     largest, farthest = (float(max_range), None) if isinstance(max_range, numbers.Real) else (math.inf, max_range)

@@ -3,7 +3,9 @@
 import math
 from typing import Any, NamedTuple
 
-from cuda_ops.arrays import Space, expect_rows, space_of
+import numpy as np
+
+from cuda_ops.arrays import Space, expect_rows, plain, space_of
 from cuda_ops.dispatch import dispatch
 from cuda_ops.grid import Grid
 
@@ -70,6 +72,7 @@ def sparse_indices(
     out = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, steps, margin, strict=True)]
     if min(out) < 1:
         raise ValueError(f"sparse_indices: grid: expected at least kernel_size - 2 * padding cells, got {tuple(shape)}: no output fits")
+    batch_size, capacity = plain(batch_size), plain(capacity)
     for name, value, least in (("batch_size", batch_size, 1), ("capacity", 0 if capacity is None else capacity, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
             raise ValueError(f"sparse_indices: {name}: expected an integer from {least} to 2^31 - 1, got {value!r}")
@@ -121,7 +124,8 @@ def _expect_cells(space: Space, shape: list[int], out: list[int], batch_size: in
 
 
 def _three(name: str, value: Any, least: int) -> list[int]:
-    numbers = [value] * 3 if isinstance(value, int) else list(value)
+    value = plain(value)
+    numbers = [plain(n) for n in value] if isinstance(value, list | tuple | np.ndarray) else [value] * 3
     if len(numbers) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or not least <= n < 2**31 for n in numbers):
         raise ValueError(f"sparse_indices: {name}: expected integers from {least} along z, y, x, got {value}")
     return numbers

@@ -5,7 +5,7 @@ import math
 import sys
 from typing import Any
 
-from cuda_ops.arrays import Space, expect_rows, space_of
+from cuda_ops.arrays import Space, expect_rows, plain, space_of
 from cuda_ops.dispatch import dispatch
 
 
@@ -21,7 +21,7 @@ def transpose_table(table: Any, num_inputs: int) -> Any:
     stays is undefined. Empty: no rows, or all -1. Raises ValueError for a wrong shape, dtype or device.
     """
     space_of("transpose_table", table=table)
-    return dispatch("transpose_table", _transpose_table, table, num_inputs)
+    return dispatch("transpose_table", _transpose_table, table, plain(num_inputs))
 
 
 def sparse_conv(
@@ -80,6 +80,7 @@ def _sparse_conv(features: Any, weight: Any, table: Any, bias: Any, residual: An
     dtype, features = _take_features(space, features)
     weight = space.take("weight", weight, ("C_out", "KZ", "KY", "KX", features.shape[1]), dtype)
     rows, offsets, channels = len(features), math.prod(weight.shape[1:4]), len(weight)
+    _expect_offsets(offsets)
     table = _take_table(space, "table", table, ("M", offsets))
     bias = None if bias is None else space.take("bias", bias, (channels,), dtype)
     residual = None if residual is None else space.take("residual", residual, (len(table), channels), dtype)
@@ -99,6 +100,7 @@ def _sparse_conv_weight_gradient(features: Any, gradient: Any, table: Any) -> tu
     dtype, features = _take_features(space, features)
     table = _take_table(space, "table", table, ("M", "K"))
     rows, offsets = table.shape
+    _expect_offsets(offsets)
     gradient = space.take("gradient", gradient, (rows, "C_out"), dtype)
     channels = gradient.shape[1]
     if space.on_gpu:
@@ -115,6 +117,11 @@ def _take_features(space: Space, features: Any) -> tuple[str, Any]:
     features = space.take("features", features, ("N", "C_in"), *([given] if given in dtypes else dtypes))
     expect_rows("features", len(features))
     return str(features.dtype).removeprefix("torch."), features
+
+
+def _expect_offsets(offsets: int) -> None:
+    if offsets < 1:
+        raise ValueError("weight, table: expected a kernel of at least one cell, got none")
 
 
 def _take_table(space: Space, name: str, table: Any, shape: tuple[int | str, ...]) -> Any:

@@ -16,10 +16,10 @@ def sparse_conv(
 ) -> torch.Tensor:
     """As `cuda_ops.sparse_conv`, with checked arguments and weight (C_out, K, C_in)."""
     kind = _sums_of(features.dtype)
-    padded, rows = _with_zeros(features, table)
+    padded, rows = _with_zeros(features.to(kind), table)  # half floats would overflow where their sum does not
     out = torch.zeros((len(table), len(weight)), dtype=kind, device=features.device)
     for k in range(weight.shape[1]):
-        out += padded[rows[:, k]] @ weight[:, k].T
+        out += padded[rows[:, k]] @ weight[:, k].T.to(kind)
     for term in (bias, residual):
         if term is not None:
             out += term

@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from cuda_ops.arrays import Space, expect_rows, space_of
+from cuda_ops.arrays import Space, expect_rows, plain, space_of
 from cuda_ops.dispatch import dispatch
 from cuda_ops.grid import Grid
 
@@ -75,6 +75,7 @@ def voxelize_hard(
     outside the grid and points with a NaN or infinite coordinate are left out and counted; NaN in other columns stays. Empty: no rows.
     Raises ValueError for a wrong shape, dtype, device or number. Source: VoxelNet section 2.1; det3d `points_to_voxel`.
     """
+    max_points, max_voxels, batch_size = plain(max_points), plain(max_voxels), plain(batch_size)
     _expect_positive("voxelize_hard", max_points=max_points, max_voxels=max_voxels, batch_size=batch_size)
     space_of("voxelize_hard", points=points, batch_index=batch_index)
     limits = (max_points, max_voxels, with_index, fixed_capacity)
@@ -106,6 +107,7 @@ def voxelize_mean(
     on any number of threads and on the GPU. Cells, points left out and errors as in `voxelize_hard`.
     Source: the dynamic voxel encoders of OpenPCDet and det3d (which keeps points on the upper limit, in cells outside of the grid).
     """
+    max_voxels, batch_size = plain(max_voxels), plain(batch_size)
     _expect_positive("voxelize_mean", batch_size=batch_size, max_voxels=1 if max_voxels is None else max_voxels)
     if fixed_capacity and max_voxels is None:
         raise ValueError("voxelize_mean: max_voxels: expected a number with fixed_capacity, got None")

@@ -338,3 +338,46 @@ print(sorted({"torch", "scipy", "pandas", "numba", "matplotlib", "perception"} &
 def test_import_is_quick():
     code = "import time, numpy; start = time.perf_counter(); import cuda_ops; print(time.perf_counter() - start)"
     assert min(float(run(code)) for _ in range(3)) < 0.3  # beside NumPy; some 0.05 s
+
+
+FORKED = """if True:
+    import os, signal, sys
+    import numpy as np
+    from cuda_ops import Grid, voxelize_mean
+    points = np.random.default_rng(0).uniform(-40, 40, (40_000, 4)).astype(np.float32)
+    grid = Grid((-40, -40, -5), (40, 40, 3), (0.5, 0.5, 8))
+    first = voxelize_mean(points, grid)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends a child that waits for threads which are not there
+        os._exit(int(not all((a == b).all() for a, b in zip(first[:3], voxelize_mean(points, grid)[:3]))))
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_works_on():
+    """multiprocessing forks by default on Linux up to Python 3.13; OpenMP's threads stay with the parent."""
+    assert run(FORKED, OMP_NUM_THREADS="2") == "0"
+
+
+def test_numbers_of_numpy_are_numbers():
+    boxes, scores = np.array([[0, 0, 4, 2, 0], [0.5, 0, 4, 2, 0.0]]), np.array([0.9, 0.8])
+    assert cuda_ops.nms_bev(boxes, scores, np.float32(0.2), np.int64(5)).tolist() == [0]
+    assert cuda_ops.nms_circle(boxes, scores, np.float64(1.0)).tolist() == [0]
+    grid = cuda_ops.Grid((0, 0, 0), (4, 4, 4), (1, 1, 1))
+    points = np.ones((3, 3), np.float32)
+    assert cuda_ops.voxelize_hard(points, grid, np.int64(2), np.int32(9), batch_size=np.int64(1)).num_points.tolist() == [2]
+    coords = np.zeros((1, 4), np.int32)
+    plain = cuda_ops.sparse_indices(coords, (4, 4, 4), 3, 1, 1)
+    numpys = cuda_ops.sparse_indices(
+        coords, np.array([4, 4, 4]), np.int64(3), np.int64(1), np.int64(1), batch_size=np.int64(1), capacity=np.int64(27)
+    )
+    assert numpys.table[: len(plain.table)].tolist() == plain.table.tolist()
+    assert cuda_ops.transpose_table(plain.table, np.int64(1)).shape == (1, 27)
+
+
+@pytest.mark.parametrize("kernel_size", [3.0, np.float32(3), True, None])
+def test_a_size_that_is_no_integer_is_refused(kernel_size):
+    with pytest.raises(ValueError, match="kernel_size: expected integers from 1 along z, y, x"):
+        cuda_ops.sparse_indices(np.zeros((1, 4), np.int32), (4, 4, 4), kernel_size)

@@ -51,3 +51,9 @@ def test_numbers_become_floats_and_equal_grids_are_equal():
 def test_errors_say_which_number_to_change(change, message):
     with pytest.raises(ValueError, match=message):
         Grid(**{"lower": (0, 0, 0), "upper": (4, 4, 4), "voxel_size": (1, 1, 1), **change})
+
+
+@pytest.mark.parametrize(("limit", "size"), [(1e308, 1.0), (1.0, 1e-320), (1e300, 1e-300)])
+def test_more_cells_than_a_float_counts_are_refused(limit, size):
+    with pytest.raises(ValueError, match=r"Grid\.voxel_size: expected fewer than 2\^31 cells along x"):
+        Grid((-limit,) * 3, (limit,) * 3, (size,) * 3)

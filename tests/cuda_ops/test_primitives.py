@@ -110,3 +110,13 @@ def altered(**columns) -> Primitives:
 def test_errors_say_expected_and_got(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_one_row_is_a_table_of_one():
+    table = Primitives.boxes(np.array([[x, 0, 0, 1, 1, 1, 0] for x in (1.0, 2.0, 3.0)]))
+    for row, x in ((0, 1.0), (-1, 3.0), (np.int64(1), 2.0), (-2, 2.0)):
+        one = table[row]
+        assert len(one) == 1
+        assert one.center[0, 0] == x
+    with pytest.raises(IndexError, match="expected a row from -3 to 2, got 3"):
+        table[3]

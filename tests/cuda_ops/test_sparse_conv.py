@@ -481,3 +481,16 @@ def test_gpu_empty(cuda_device, num_inputs, num_outputs):
     assert torch.equal(out, bias + residual)
     out.sum().backward()
     assert not weight.grad.any()
+
+
+def test_products_of_half_floats_that_overflow_may_still_have_a_sum():
+    features, weight = torch.full((2, 1), 200.0, dtype=torch.float16), torch.tensor([[[400.0], [-400.0]]], dtype=torch.float16)
+    out = sparse_torch.sparse_conv(features, weight, torch.tensor([[0, 1]], dtype=torch.int32), None, None, False)
+    assert out.tolist() == [[0.0]]
+
+
+def test_a_kernel_without_cells_is_refused():
+    with pytest.raises(ValueError, match="expected a kernel of at least one cell"):
+        cuda_ops.sparse_conv(np.ones((2, 3), np.float32), np.ones((4, 0, 1, 1, 3), np.float32), np.zeros((2, 0), np.int32))
+    with pytest.raises(ValueError, match="expected a kernel of at least one cell"):
+        cuda_ops.sparse_conv_weight_gradient(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), np.zeros((2, 0), np.int32))
