@@ -16,10 +16,10 @@ def compiled(*signature: Any, **options: Any) -> Callable[[Function], Function]:
 
     def compile_it(function: Function) -> Function:
         try:
-            return numba.njit(*signature, cache=True, **options)(function)  # pyright: ignore[reportReturnType]  # a dispatcher is called like it
+            return numba.njit(*signature, cache=True, **options)(function)  # pyright: ignore[reportReturnType]
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
-            return numba.njit(*signature, **options)(function)  # pyright: ignore[reportReturnType]  # a dispatcher is called like it
+            return numba.njit(*signature, **options)(function)  # pyright: ignore[reportReturnType]
 
     return compile_it
