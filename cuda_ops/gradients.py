@@ -88,3 +88,8 @@ def weight_gradient_backward(ctx, of_weight, of_bias):
     if for_gradient:
         to_gradient = registered("sparse_conv")(features, weight, table, of_bias, None, None, False)
     return to_features, to_gradient, None
+
+
+def no_second_derivative(ctx, *gradients):
+    """Raises NotImplementedError: without it torch would go on with zeros."""
+    raise NotImplementedError("cuda_ops.gather_bilinear: its gradient has none itself; expected no create_graph=True")

@@ -21,11 +21,11 @@ _LIBRARY = torch.library.Library("cuda_ops", "DEF")  # lives as long as the proc
 class Gradient(NamedTuple):
     """How an operator is differentiated: as the methods of torch.autograd.Function, see torch.library.register_autograd.
 
-    setup_context(ctx, inputs, output)  keeps what the backward pass needs, with ctx.save_for_backward
+    setup_context(ctx, inputs, output)  keeps what the backward pass needs, with ctx.save_for_backward; None: it needs nothing
     backward(ctx, *grads)               a gradient in for each output, one out for each input, None for what has none
     """
 
-    setup_context: Callable[..., None]
+    setup_context: Callable[..., None] | None
     backward: Callable[..., Any]
 
 
@@ -38,9 +38,8 @@ class Operator(NamedTuple):
     gradient: Gradient | None = None
 
 
-def _dynamic(limit: int | None = None) -> Any:  # a length that only the data tell
-    context = torch.library.get_ctx()
-    return context.new_dynamic_size(min=0) if limit is None else context.new_dynamic_size(min=0, max=limit)
+def _dynamic() -> Any:  # a length that only the data tell
+    return torch.library.get_ctx().new_dynamic_size(min=0)
 
 
 _GRID = "float[] lower, float[] voxel_size, int[] shape, int batch_size"
@@ -234,6 +233,7 @@ OPERATORS = {
         "(Tensor gradient, Tensor feature_map, Tensor xy, Tensor? batch_index, bool for_map, bool for_xy) -> (Tensor, Tensor)",
         gather._gather_bilinear_gradient,
         _fake_gather_gradient,
+        Gradient(None, gradients.no_second_derivative),
     ),
     "transpose_table": Operator("(Tensor table, SymInt num_inputs) -> Tensor", _transpose_table, _fake_transpose),
     "sparse_conv": Operator(

@@ -405,3 +405,10 @@ def test_the_gpu_gives_the_bits_of_the_cpu(cuda_device, dtype, layout, shape, co
         results.append([part.detach().cpu().nan_to_num(7.0) for part in (out, values.grad, places.grad)])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_a_second_derivative_is_refused():
+    feature_map, xy = torch.rand(1, 4, 4, 2, requires_grad=True), torch.tensor([[1.3, 2.1]], requires_grad=True)
+    (first,) = torch.autograd.grad(cuda_ops.gather_bilinear(feature_map, xy).square().sum(), xy, create_graph=True)
+    with pytest.raises(NotImplementedError, match="gather_bilinear: its gradient has none itself"):
+        first.sum().backward()
