@@ -27,6 +27,6 @@ def expect_device(name: str, *, why: str = "a network", local_rank: int | None =
         index = torch.cuda.current_device() if index is None else index
         if index < count:
             return torch.device("cuda", index)
-    is_given = "" if local_rank is None else f" for process {local_rank} of this machine"
+    whose = "" if local_rank is None else f" for process {local_rank} of this machine"
     expected = f"cpu or cuda (there {'is' if count == 1 else 'are'} {count})" if count else "cpu"
-    raise UsageError(f"device: expected {expected}, got {name!r}{is_given}; no such device here")
+    raise UsageError(f"device: expected {expected}, got {name!r}{whose}; no such device here")

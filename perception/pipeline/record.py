@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 import perception
 from perception.core.errors import DataError, UsageError, shown
@@ -169,17 +169,9 @@ def named_hash(path: Path) -> dict[str, str]:
     return {"name": path.name, "blake2b": digest.hexdigest()}
 
 
-class _Drive(BaseModel, strict=True):
-    """What is known of a finished drive; its counts beside it."""
-
-    frames_hash: str
-    drives: int
-    frames: int
-    detections: int
-    tracks: int
-    boxes_written: int
-    frames_missing: int
-    samples_foreign: int
+# what is known of a finished drive
+_COUNTS: dict[str, Any] = {item.name: (int, ...) for item in fields(Counts)}
+_Drive = create_model("_Drive", __config__=ConfigDict(strict=True), frames_hash=(str, ...), **_COUNTS)
 
 
 class _Info(BaseModel, strict=True, extra="allow"):
@@ -189,7 +181,7 @@ class _Info(BaseModel, strict=True, extra="allow"):
     versions: dict[str, Any]
     config: dict[str, Any]
     inputs: dict[str, Any]
-    by_drive: dict[str, _Drive]
+    by_drive: dict[str, _Drive]  # pyright: ignore[reportInvalidTypeForm]
     seconds: dict[str, float]
     started_us: dict[str, int]
 
